@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// What a layer is made with.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "syncbn/tensor_view.hpp"
+
+namespace syncbn {
+
+/// How sums over samples are formed, on a rank and between ranks.
+enum class Reduction : std::int32_t {
+  /// (count, mean, M2) merged in double: accurate for any mean/sigma; the last bits depend on the split of the batch.
+  fast = 0,
+};
+
+/// What backward() returns as dgamma and dbeta.
+enum class ParameterGradients : std::int32_t {
+  global = 0,  ///< Sums over the whole batch, the same on every rank: what full-batch training would have.
+  local = 1,   ///< Sums over this rank's samples, for trainers that reduce all gradients themselves.
+};
+
+/// Must be equal on all ranks of the communicator (name included); the constructor checks it.
+struct BatchNormOptions {
+  Index num_features = 0;  ///< C; > 0.
+  double eps = 1e-5;       ///< Added to the variance; finite, >= 0. With 0, a constant channel gives y = beta, dx = 0.
+
+  /// Weight of the newest batch in running_mean and running_var, in [0, 1]; nullopt: cumulative average of all batches.
+  std::optional<double> momentum = 0.1;
+
+  bool affine = true;                ///< Has gamma and beta; else y = xhat and backward returns no parameter gradients.
+  bool track_running_stats = true;   ///< Keeps running statistics; else eval uses those of the rank's own batch.
+  bool unbiased_running_var = true;  ///< running_var takes var * M/(M-1), M the global count (as PyTorch); else var.
+
+  ParameterGradients parameter_gradients = ParameterGradients::global;
+  DataType parameter_type = DataType::f32;  ///< Of gamma, beta, running statistics: f32 with f32 data, f64 with f64.
+  Reduction reduction = Reduction::fast;
+  std::string name = "bn";  ///< Stands in error messages.
+};
+
+}  // namespace syncbn

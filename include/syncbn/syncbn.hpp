@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+// Everything: synchronized batch normalization for MPI programs.
+#pragma once
+
+#include "syncbn/batch_norm.hpp"
+#include "syncbn/channel_vector.hpp"
+#include "syncbn/communicator.hpp"
+#include "syncbn/error.hpp"
+#include "syncbn/options.hpp"
+#include "syncbn/tensor_view.hpp"
+#include "syncbn/version.hpp"

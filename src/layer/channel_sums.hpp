@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// The seam between the layer and a way of summing: what a Reduction must be able to do.
+#pragma once
+
+#include <cstddef>
+
+#include "comm/transport.hpp"
+#include "syncbn/tensor_view.hpp"
+
+namespace syncbn::layer {
+
+/// Per-channel sums over samples, as bytes that ranks can merge. A body is memory of body_bytes(); it belongs to the
+/// layer's message, behind the message's header.
+///
+/// All sizes and results depend on nothing but what all ranks share, so finish_* give every rank the same numbers.
+class ChannelSums {
+ public:
+  virtual ~ChannelSums() = default;
+
+  /// Bytes of one pass's body; the same for both passes.
+  virtual std::size_t body_bytes() const = 0;
+
+  /// body <- the moments of this rank's samples of x; x may be empty.
+  virtual void add_samples(const ConstTensorView& x, std::byte* body) = 0;
+  virtual comm::Merge merge_moments() const = 0;
+  /// mean and biased var, (C), of the `count` > 0 values merged into the body.
+  virtual void finish_moments(const std::byte* body, Index count, double* mean, double* var) const = 0;
+
+  /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.
+  virtual void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, const double* mean,
+                             std::byte* body) = 0;
+  virtual comm::Merge merge_gradients() const = 0;
+  virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const = 0;
+};
+
+}  // namespace syncbn::layer

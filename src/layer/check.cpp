@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#include "layer/check.hpp"
+
+#include <cmath>
+
+namespace syncbn::layer {
+namespace {
+
+std::optional<Problem> shape_problem(const std::string& where, const std::string& text) {
+  return Problem{ErrorCode::shape, where + " " + text};
+}
+
+std::string text_of(const TensorShape& shape) {
+  const std::string n = std::to_string(shape.samples);
+  const std::string c = std::to_string(shape.channels);
+  const std::string s = std::to_string(shape.positions);
+  return shape.layout == Layout::channels_last ? "(N " + n + ", S " + s + ", C " + c + ")"
+                                               : "(N " + n + ", C " + c + ", S " + s + ")";
+}
+
+const char* text_of(ShapeDefect defect) {
+  switch (defect) {
+    case ShapeDefect::too_few_dimensions:
+      return "has less than 2 dimensions, wanted (N, C) or more";
+    case ShapeDefect::negative_extent:
+      return "has a negative extent";
+    case ShapeDefect::overflow:
+      return "has more elements than can be addressed";
+    case ShapeDefect::none:
+      break;
+  }
+  return "";
+}
+
+/// One tensor by itself. No tensor at all is fine: a shard without samples.
+std::optional<Problem> check_tensor(const BatchNormOptions& options, const std::string& where, const char* name,
+                                    const ConstTensorView& tensor) {
+  if (tensor.shape.defect != ShapeDefect::none) {
+    return shape_problem(where, std::string(name) + " " + text_of(tensor.shape.defect));
+  }
+  if (tensor.is_none()) return std::nullopt;
+  if (tensor.shape.channels != options.num_features) {
+    return shape_problem(where, std::string(name) + " has " + std::to_string(tensor.shape.channels) +
+                                    " channels, num_features is " + std::to_string(options.num_features));
+  }
+  if (tensor.type != options.parameter_type) {
+    return shape_problem(where, std::string(name) + " is " + name_of(tensor.type) + ", the layer's parameters are " +
+                                    name_of(options.parameter_type));
+  }
+  if (tensor.data == nullptr && tensor.shape.element_count() > 0) {
+    return shape_problem(where, std::string(name) + " has " + std::to_string(tensor.shape.element_count()) +
+                                    " elements, its pointer is null");
+  }
+  return std::nullopt;
+}
+
+bool both_empty(const ConstTensorView& a, const ConstTensorView& b) {
+  return a.shape.element_count() == 0 && b.shape.element_count() == 0 && (a.is_none() || b.is_none());
+}
+
+/// b must have the shape, layout and type of a.
+std::optional<Problem> check_same(const std::string& where, const char* name_a, const ConstTensorView& a,
+                                  const char* name_b, const ConstTensorView& b) {
+  if (both_empty(a, b)) return std::nullopt;
+  if (a.shape != b.shape || a.type != b.type) {
+    return shape_problem(where, std::string(name_b) + " is " + name_of(b.type) + " " + text_of(b.shape) + ", " +
+                                    name_a + " is " + name_of(a.type) + " " + text_of(a.shape));
+  }
+  return std::nullopt;
+}
+
+/// Two tensors of one shape either share all their memory or none.
+std::optional<Problem> check_overlap(const std::string& where, const char* name_a, const ConstTensorView& a,
+                                     const char* name_b, const ConstTensorView& b) {
+  const auto begin_a = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto begin_b = reinterpret_cast<std::uintptr_t>(b.data);
+  const auto bytes = static_cast<std::uintptr_t>(a.shape.element_count() * size_of(a.type));
+  if (bytes == 0 || begin_a == begin_b) return std::nullopt;
+  if (begin_a < begin_b + bytes && begin_b < begin_a + bytes) {
+    return shape_problem(where,
+                         std::string(name_b) + " overlaps " + name_a + " in part; it must be the same memory or apart");
+  }
+  return std::nullopt;
+}
+
+std::optional<Problem> check_pair(const BatchNormOptions& options, const std::string& where, const char* name_a,
+                                  const ConstTensorView& a, const char* name_b, const ConstTensorView& b) {
+  if (auto problem = check_tensor(options, where, name_b, b)) return problem;
+  if (auto problem = check_same(where, name_a, a, name_b, b)) return problem;
+  return check_overlap(where, name_a, a, name_b, b);
+}
+
+}  // namespace
+
+std::string where(const BatchNormOptions& options, const char* pass) {
+  return "[BatchNorm '" + options.name + "' " + pass + "]";
+}
+
+std::optional<Problem> check_options(const BatchNormOptions& options) {
+  const auto problem = [&](const std::string& text) {
+    return Problem{ErrorCode::option, where(options, "construction") + " " + text};
+  };
+  if (options.num_features <= 0) {
+    return problem("num_features is " + std::to_string(options.num_features) + ", it must be at least 1");
+  }
+  if (!(options.eps >= 0.0) || !std::isfinite(options.eps)) {
+    return problem("eps is " + std::to_string(options.eps) + ", it must be finite and at least 0");
+  }
+  if (options.momentum && !(*options.momentum >= 0.0 && *options.momentum <= 1.0)) {
+    return problem("momentum is " + std::to_string(*options.momentum) + ", it must be in [0, 1]");
+  }
+  return std::nullopt;
+}
+
+std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
+                                     const TensorView& y) {
+  const std::string place = where(options, pass);
+  if (auto problem = check_tensor(options, place, "x", x)) return problem;
+  return check_pair(options, place, "x", x, "y", y);
+}
+
+std::optional<Problem> check_backward(const BatchNormOptions& options, const BatchNormCache& cache,
+                                      const ConstTensorView& dy, const TensorView& dx, bool wants_parameter_gradients) {
+  const std::string place = where(options, "backward");
+  const auto problem = [&](const char* text) { return Problem{ErrorCode::state, place + " " + text}; };
+  if (cache.mode == BatchNormCache::Mode::none) return problem("the cache is empty: no forward pass filled it");
+  if (static_cast<Index>(cache.mean.size()) != options.num_features ||
+      static_cast<Index>(cache.invstd.size()) != options.num_features) {
+    return problem("the cache is of a layer with another number of channels");
+  }
+  if (cache.x_overwritten && (cache.mode == BatchNormCache::Mode::train || wants_parameter_gradients)) {
+    return problem("x was overwritten by the forward pass (y = x); keep a copy and point cache.x to it");
+  }
+  if (auto found = check_tensor(options, place, "x", cache.x)) return found;
+  if (auto found = check_pair(options, place, "x", cache.x, "dy", dy)) return found;
+  if (dx.is_none()) return std::nullopt;
+  if (auto found = check_pair(options, place, "dy", dy, "dx", dx)) return found;
+  return check_overlap(place, "x", cache.x, "dx", dx);
+}
+
+}  // namespace syncbn::layer

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// What one rank can find wrong in its own arguments. Nothing here throws: the finding travels with the layer's message.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "comm/round.hpp"
+#include "syncbn/batch_norm.hpp"
+
+namespace syncbn::layer {
+
+using comm::Problem;
+
+/// "[BatchNorm 'conv1.bn' forward]"
+std::string where(const BatchNormOptions& options, const char* pass);
+
+std::optional<Problem> check_options(const BatchNormOptions& options);
+
+/// x is a tensor for this layer, and y can take its result.
+std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
+                                     const TensorView& y);
+
+/// The cache is one that backward can use, dy fits its x, and dx (if wanted) can take the result.
+std::optional<Problem> check_backward(const BatchNormOptions& options, const BatchNormCache& cache,
+                                      const ConstTensorView& dy, const TensorView& dx, bool wants_parameter_gradients);
+
+}  // namespace syncbn::layer

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+#include "layer/contract.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <sstream>
+#include <string>
+
+#include "layer/check.hpp"
+
+namespace syncbn::layer {
+namespace {
+
+/// The options as they travel: fixed size, every byte defined.
+struct Contract {
+  std::int64_t num_features;
+  double eps;
+  double momentum;  // -1: cumulative average
+  std::int32_t affine;
+  std::int32_t track_running_stats;
+  std::int32_t unbiased_running_var;
+  std::int32_t parameter_gradients;
+  std::int32_t parameter_type;
+  std::int32_t reduction;
+  char name[64];
+};
+
+Contract contract_of(const BatchNormOptions& options) {
+  Contract contract = {};
+  contract.num_features = options.num_features;
+  contract.eps = options.eps;
+  contract.momentum = options.momentum.value_or(-1.0);
+  contract.affine = options.affine;
+  contract.track_running_stats = options.track_running_stats;
+  contract.unbiased_running_var = options.unbiased_running_var;
+  contract.parameter_gradients = static_cast<std::int32_t>(options.parameter_gradients);
+  contract.parameter_type = static_cast<std::int32_t>(options.parameter_type);
+  contract.reduction = static_cast<std::int32_t>(options.reduction);
+  options.name.copy(contract.name, sizeof contract.name - 1);
+  return contract;
+}
+
+/// "eps is 0.001, rank 0 has 1e-05", or nothing if the two values are equal.
+template <class T>
+std::string difference(const char* field, const T& mine, const T& of_rank_0) {
+  if (mine == of_rank_0) return {};
+  std::ostringstream text;
+  text << field << " is " << mine << ", rank 0 has " << of_rank_0;
+  return text.str();
+}
+
+std::string first_difference(const Contract& mine, const Contract& of_rank_0) {
+  const std::string differences[] = {
+      difference("num_features", mine.num_features, of_rank_0.num_features),
+      difference("eps", mine.eps, of_rank_0.eps),
+      difference("momentum", mine.momentum, of_rank_0.momentum),
+      difference("affine", mine.affine, of_rank_0.affine),
+      difference("track_running_stats", mine.track_running_stats, of_rank_0.track_running_stats),
+      difference("unbiased_running_var", mine.unbiased_running_var, of_rank_0.unbiased_running_var),
+      difference("parameter_gradients", mine.parameter_gradients, of_rank_0.parameter_gradients),
+      difference("parameter_type", mine.parameter_type, of_rank_0.parameter_type),
+      difference("reduction", mine.reduction, of_rank_0.reduction),
+      difference("name", std::string(mine.name), std::string(of_rank_0.name)),
+  };
+  const auto found =
+      std::find_if(std::begin(differences), std::end(differences), [](const auto& d) { return !d.empty(); });
+  return found == std::end(differences) ? std::string() : *found;
+}
+
+void merge_headers(const std::byte* in, std::byte* inout, std::size_t) { comm::merge_header(in, inout); }
+
+}  // namespace
+
+const char* name_of(Pass pass) {
+  switch (pass) {
+    case Pass::construction:
+      return "construction";
+    case Pass::forward:
+      return "forward";
+    case Pass::backward:
+      return "backward";
+  }
+  return "unknown pass";
+}
+
+void check_contract(const BatchNormOptions& options, comm::Rounds& rounds) {
+  std::optional<Problem> problem = check_options(options);
+  const Contract mine = contract_of(options);
+  Contract of_rank_0 = mine;
+  rounds.transport().broadcast(reinterpret_cast<std::byte*>(&of_rank_0), sizeof of_rank_0, 0);
+  if (!problem) {
+    const std::string found = first_difference(mine, of_rank_0);
+    if (!found.empty())
+      problem = Problem{ErrorCode::mismatch, where(options, name_of(Pass::construction)) + " " + found};
+  }
+  comm::Message message;
+  rounds.merge({static_cast<std::int32_t>(Pass::construction), 0, 0}, 0, message, merge_headers, problem);
+}
+
+}  // namespace syncbn::layer

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+#include "layer/fast_sums.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "comm/message.hpp"
+#include "layer/blocks.hpp"
+#include "statistics/moments.hpp"
+
+namespace syncbn::layer {
+namespace {
+
+double* numbers(std::byte* body) { return reinterpret_cast<double*>(body); }
+const double* numbers(const std::byte* body) { return reinterpret_cast<const double*>(body); }
+
+Index channels_in(std::size_t message_bytes) {
+  return static_cast<Index>((message_bytes - sizeof(comm::MessageHeader)) / (2 * sizeof(double)));
+}
+
+Index count_of(const std::byte* message) {
+  comm::MessageHeader header;
+  std::memcpy(&header, message, sizeof header);
+  return header.count;
+}
+
+void merge_moments_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
+  const Index channels = channels_in(bytes);
+  const double* in_body = numbers(in + sizeof(comm::MessageHeader));
+  double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
+  statistics::merge_moments(channels, count_of(inout), {inout_body, inout_body + channels}, count_of(in),
+                            {in_body, in_body + channels});
+  comm::merge_header(in, inout);
+}
+
+void merge_gradients_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
+  const Index length = 2 * channels_in(bytes);
+  const double* in_body = numbers(in + sizeof(comm::MessageHeader));
+  double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
+  for (Index i = 0; i < length; ++i) inout_body[i] += in_body[i];
+  comm::merge_header(in, inout);
+}
+
+}  // namespace
+
+void FastSums::add_samples(const ConstTensorView& x, std::byte* body) {
+  double* total = numbers(body);
+  std::fill_n(total, 2 * channels_, 0.0);
+  if (x.shape.element_count() == 0) return;
+  const kernels::KernelTable& kernel = kernels::table_for(x.type);
+  const Index positions = x.shape.positions;
+  double* mean = sample_.data();
+  double* m2 = sample_.data() + channels_;
+  for (Index n = 0; n < x.shape.samples; ++n) {
+    kernel.sample_moments(sample_of(x, n), sample_shape_of(x.shape), mean, m2);
+    statistics::merge_moments(channels_, n * positions, {total, total + channels_}, positions, {mean, m2});
+  }
+}
+
+comm::Merge FastSums::merge_moments() const { return merge_moments_message; }
+
+void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* var) const {
+  statistics::finish_moments(channels_, count, {numbers(body), numbers(body) + channels_}, mean, var);
+}
+
+void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, const double* mean, std::byte* body) {
+  double* total = numbers(body);
+  std::fill_n(total, 2 * channels_, 0.0);
+  if (x.shape.element_count() == 0) return;
+  const kernels::KernelTable& kernel = kernels::table_for(x.type);
+  for (Index n = 0; n < x.shape.samples; ++n) {
+    kernel.sample_gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
+                                sample_.data() + channels_);
+    for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
+  }
+}
+
+comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; }
+
+void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const {
+  std::copy_n(numbers(body), channels_, sum_dy);
+  std::copy_n(numbers(body) + channels_, channels_, sum_dy_xmu);
+}
+
+}  // namespace syncbn::layer
