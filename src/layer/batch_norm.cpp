@@ -41,10 +41,6 @@ struct Workspace {
   GradientSums own, global;            // over this rank's samples, over the batch
 };
 
-comm::RoundKey key_of(Pass pass, const ConstTensorView& x) {
-  return {static_cast<std::int32_t>(pass), x.is_none() ? -1 : static_cast<std::int32_t>(x.type), 0};
-}
-
 }  // namespace
 
 class BatchNorm::Impl {
@@ -74,7 +70,7 @@ class BatchNorm::Impl {
     message_.resize_body(sums_->body_bytes());
     if (!problem) sums_->add_samples(x, message_.body());
     const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
-    const Index count = rounds_.merge(key_of(Pass::forward, x), local_count, message_, sums_->merge_moments(), problem);
+    const Index count = rounds_.merge(key_of(Pass::forward), local_count, message_, sums_->merge_moments(), problem);
 
     finish_statistics(message_.body(), count, cache);
     fill_cache(BatchNormCache::Mode::train, x, y, count, cache);
@@ -133,6 +129,10 @@ class BatchNorm::Impl {
   Index num_batches_tracked = 0;
 
  private:
+  comm::RoundKey key_of(Pass pass) const {
+    return {static_cast<std::int32_t>(pass), static_cast<std::int32_t>(options.parameter_type), 0};
+  }
+
   /// For calls that send nothing: the error is this rank's alone.
   static void throw_if(const std::optional<Problem>& problem) {
     if (problem) throw_error(problem->code, problem->text);
@@ -181,7 +181,7 @@ class BatchNorm::Impl {
     if (!problem) sums_->add_gradients(cache.x, dy, cache.mean.data(), message_.body());
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (!problem && local) finish_gradients(work_->own);  // before the message turns this rank's sums into global ones
-    rounds_.merge(key_of(Pass::backward, cache.x), 0, message_, sums_->merge_gradients(), problem);
+    rounds_.merge(key_of(Pass::backward), 0, message_, sums_->merge_gradients(), problem);
 
     finish_gradients(work_->global);
     if (dx.shape.element_count() > 0) input_gradient(cache, dy, dx);
