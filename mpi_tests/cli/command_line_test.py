@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The command line itself: help, version, wrong usage, info; exit codes with and without the launcher."""
+import json
+import os
+import unittest
+
+import tool
+from tool import RANKS
+
+COMMANDS = ["compare", "info", "normalize", "train", "verify"]
+
+# arguments, words of the sentence
+WRONG = [
+    ([], ["a subcommand is needed", *COMMANDS]),
+    (["normalise"], ["unknown subcommand 'normalise'", "did you mean normalize?"]),
+    (["quarterly"], ["unknown subcommand 'quarterly'", *COMMANDS]),
+    (["--versoin"], ["unknown option --versoin", "did you mean --version?"]),
+    (["normalize", "--inptu", "x.npy"], ["unknown option --inptu", "did you mean --input?"]),
+    (["normalize", "--input=x", "--out=y", "--shard=1"], ["unknown option --shard", "did you mean --shards?"]),
+    (["normalize", "--input", "x", "--out", "y", "--residual", "z"], ["unknown option --residual"]),
+    (["normalize", "--input", "x", "--out", "y", "z"], ["unexpected argument 'z'"]),
+    (["normalize", "--out", "y"], ["--input is required"]),
+    (["normalize", "--input", "x"], ["--out is required"]),
+    (["normalize", "--input"], ["--input"]),
+    (["normalize", "--input", "", "--out", "y"], ["--input", "empty"]),
+    (["normalize", "--input", "x", "--out", "y", "--mode", "evil"], ["--mode", "'evil'", "train|eval|local|frozen"]),
+    (["normalize", "--input", "x", "--out", "y", "--mode", "1"], ["--mode", "'1'"]),
+    (["normalize", "--input", "x", "--out", "y", "--layout", "nchw"], ["--layout", "'nchw'", "channels-first"]),
+    (["normalize", "--input", "x", "--out", "y", "--reduction", "slow"], ["--reduction", "'slow'"]),
+    (["normalize", "--input", "x", "--out", "y", "--eps", "-1"], ["--eps", "'-1'", ">= 0"]),
+    (["normalize", "--input", "x", "--out", "y", "--eps", "nan"], ["--eps", "'nan'"]),
+    (["normalize", "--input", "x", "--out", "y", "--eps", "1e-5x"], ["--eps", "'1e-5x'"]),
+    (["normalize", "--input", "x", "--out", "y", "--momentum", "1.5"], ["--momentum", "'1.5'", "[0, 1]"]),
+    (["normalize", "--input", "x", "--out", "y", "--momentum", "None"], ["--momentum", "'None'"]),
+    (["normalize", "--input", "x", "--out", "y", "--grad-output", "z", "--mode", "eval"], ["--grad-output", "frozen"]),
+    (["info", "--json", "--jsno"], ["unknown option --jsno", "did you mean --json?"]),
+    (["info", "verify"], ["unexpected argument 'verify'"]),
+]
+WRONG_UNDER_MPIRUN = [WRONG[0], WRONG[1], WRONG[4]]
+
+
+class CommandLine(unittest.TestCase):
+    def run_tool(self, arguments, **how):
+        return tool.run(arguments, launcher=RANKS > 1, **how)
+
+    def test_version_is_said_once(self):
+        outcome = self.run_tool(["--version"])
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertRegex(outcome.stdout, r"\Asyncbn \d+\.\d+\.\d+\n\Z")
+
+    def test_help_of_all_commands_ends_with_examples(self):
+        for command in [[], *([name] for name in COMMANDS)]:
+            with self.subTest(command):
+                outcome = self.run_tool([*command, "--help"])
+                self.assertEqual(outcome.code, 0, outcome)
+                self.assertEqual(outcome.stderr, "", outcome)
+                self.assertEqual(outcome.stdout.count("Usage: "), 1, outcome)
+                last_two = outcome.stdout.rstrip().splitlines()[-2:]
+                self.assertTrue(all(" syncbn " in f" {line}" for line in last_two), last_two)
+                self.assertTrue(any("mpirun -n " in line for line in last_two), last_two)
+
+    @unittest.skipIf(RANKS > 1, "without the launcher")
+    def test_help_does_not_touch_mpi(self):
+        """MPI_Init could not find any of its parts."""
+        broken = {"OMPI_MCA_btl": "absent", "OMPI_MCA_pml": "absent", "OPAL_PREFIX": "/nonexistent"}
+        self.assertEqual(self.run_tool(["--help"], environment=broken).code, 0)
+        self.assertEqual(self.run_tool(["normalise"], environment=broken).code, 2)
+
+    def test_wrong_usage_gets_one_sentence_and_code_2(self):
+        for arguments, words in WRONG if RANKS == 1 else WRONG_UNDER_MPIRUN:
+            with self.subTest(arguments):
+                outcome = self.run_tool(arguments)
+                self.assertEqual(outcome.code, 2, outcome)
+                self.assertEqual(outcome.stdout, "", outcome)
+                self.assertEqual(len(outcome.complaints), 1, outcome)
+                for word in [*words, "--help)"]:
+                    self.assertIn(word, outcome.complaints[0])
+
+    def test_info_describes_all_ranks(self):
+        outcome = self.run_tool(["info", "--json"], environment={"OMP_NUM_THREADS": "1"})
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertEqual(outcome.complaints, [], outcome)
+        info = json.loads(outcome.stdout)
+        self.assertEqual(info["ranks"], RANKS)
+        self.assertEqual(len(info["per_rank"]), RANKS)
+        self.assertEqual(sum(host["ranks"] for host in info["hosts"]), RANKS)
+        self.assertTrue(all(rank["cores"] == len(os.sched_getaffinity(0)) for rank in info["per_rank"]), info)
+        self.assertEqual(info["thread_level_asked"], info["thread_level_provided"])
+        text = self.run_tool(["info"])
+        self.assertEqual(text.code, 0, text)
+        for word in [info["version"], info["mpi_library"], info["compiler"], f"ranks             {RANKS}\n"]:
+            self.assertIn(word, text.stdout)
+
+    def test_info_warns_of_more_threads_than_cores(self):
+        cores = len(os.sched_getaffinity(0))
+        outcome = self.run_tool(["info"], environment={"OMP_NUM_THREADS": str(cores + 1)})
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertEqual(len(outcome.complaints), RANKS, outcome)
+        self.assertIn(f"{cores + 1} threads on the {cores} cores", outcome.complaints[0])
+
+    @unittest.skipIf(RANKS > 1, "the launcher's stdout is a pipe")
+    def test_full_stdout_is_a_failure(self):
+        for arguments in [["info"], ["--help"]]:
+            outcome = self.run_tool(arguments, shell_prefix="exec > /dev/full")
+            self.assertEqual(outcome.code, 3, outcome)
+            self.assertEqual(len(outcome.complaints), 1, outcome)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""syncbn normalize against the whole batch in NumPy: random shapes, splits, types, modes and settings."""
+import tempfile
+import unittest
+from pathlib import Path
+
+import tool
+from tool import RANKS
+
+import numpy as np
+
+import batch_norm_oracle as oracle
+
+SHAPES = [(7, 3), (16, 5, 6), (9, 4, 3, 5), (6, 2, 3, 2, 4), (1, 1), (2, 130), (40, 3, 17), (0, 3, 4), (5, 2, 0), (1, 3, 1, 2)]
+MODES = ["train", "train", "train", "eval", "local", "frozen"]
+
+
+class Case:
+    """One random call: its arrays, its settings, its arguments."""
+
+    def __init__(self, seed, folder):
+        self.seed, self.folder = seed, Path(folder)
+        random = self.random = np.random.default_rng(seed)
+        self.dtype = np.dtype(random.choice(["f4", "f8"]))
+        self.channels_last = bool(random.integers(2))
+        shape = SHAPES[random.integers(len(SHAPES))]
+        self.shape = (shape[0], *shape[2:], shape[1]) if self.channels_last else shape
+        self.channels = shape[1]
+        self.mode = MODES[random.integers(len(MODES))]
+        self.shards = self._random_shards(shape[0])
+        self.x = self._tensor(offset=random.choice([0.0, 3.0, -1e4]))
+        self.dy = self._tensor(offset=0.5) if self.mode != "eval" and random.integers(4) else None
+        self.per_rank_gradients = bool(random.integers(2)) and self.mode != "local"
+        self.eps = float(random.choice([1e-5, 1e-3, 0.0]))
+        self.momentum = [0.1, 0.0, 1.0, 0.37, None][random.integers(5)]
+        self.unbiased = bool(random.integers(2))
+        self.given = {name: values for name, values in self._parameters().items() if random.integers(4)}
+
+    def _random_shards(self, rows):
+        kind = self.random.integers(3)
+        if kind == 0:  # near-even, the default
+            return [rows // RANKS + (rank < rows % RANKS) for rank in range(RANKS)], []
+        if kind == 1:  # everything on one rank
+            shards = [0] * RANKS
+            shards[self.random.integers(RANKS)] = rows
+        else:
+            cuts = np.sort(self.random.integers(0, rows + 1, RANKS - 1))
+            shards = [int(n) for n in np.diff([0, *cuts, rows])]
+        return shards, ["--shards", ",".join(map(str, shards))]
+
+    def _tensor(self, offset):
+        values = offset + self.random.standard_normal(self.shape) * self.random.uniform(0.1, 3)
+        if self.channels > 1 and self.random.integers(3) == 0:  # a constant channel
+            values[(..., 0) if self.channels_last else (slice(None), 0)] = offset
+        return values.astype(self.dtype)
+
+    def _parameters(self):
+        def vector(low, high):
+            return self.random.uniform(low, high, self.channels).astype(self.random.choice(["f4", "f8"]))
+
+        return {"gamma": vector(-2, 2), "beta": vector(-2, 2),
+                "running-mean": vector(-2, 2), "running-var": vector(0, 4)}
+
+    def layer(self):
+        """The layer as the program has it: parameters in the type of the data."""
+        def parameter(name, default):
+            return self.given.get(name, np.full(self.channels, default)).astype(self.dtype)
+
+        return oracle.Layer(parameter("gamma", 1.0), parameter("beta", 0.0), parameter("running-mean", 0.0),
+                            parameter("running-var", 1.0), self.eps, self.momentum, self.unbiased)
+
+    def arguments(self):
+        arguments = ["normalize", "--input", self._save("x", self.x), "--out", self.folder / "out",
+                     "--layout", "channels-last" if self.channels_last else "channels-first", "--mode", self.mode,
+                     "--eps", self.eps, "--momentum", "none" if self.momentum is None else self.momentum,
+                     "--param-grad", "local" if self.per_rank_gradients else "global", *self.shards[1]]
+        if self.dy is not None:
+            arguments += ["--grad-output", self._save("dy", self.dy)]
+        if not self.unbiased:
+            arguments.append("--biased-running-var")
+        for name, values in self.given.items():
+            arguments += ["--" + name, self._save(name, values)]
+        return arguments
+
+    def _save(self, name, values):
+        np.save(self.folder / f"{name}.npy", values)
+        return self.folder / f"{name}.npy"
+
+    def expected(self):
+        """By output file: (value, largest error). Whole-batch values, or one row per rank where the mode says so."""
+        statistics = "running" if self.mode in ("eval", "frozen") else "batch"
+        blocks = np.split(np.arange(self.shape[0]), np.cumsum(self.shards[0])[:-1])
+        own = [self._evaluate(rows, statistics) for rows in blocks]
+        if self.mode == "local":
+            return {name: self._joined(name, own) for name in own[0].value}
+        whole = self._evaluate(np.arange(self.shape[0]), statistics)
+        arrays = {name: (whole.value[name], whole.error[name]) for name in whole.value}
+        if self.per_rank_gradients and self.dy is not None:
+            arrays.update(self._own_gradients(blocks, whole))
+        return arrays
+
+    def _evaluate(self, rows, statistics):
+        dy = None if self.dy is None else self.dy[rows]
+        return oracle.evaluate(self.layer(), self.x[rows], dy, self.channels_last, statistics)
+
+    @staticmethod
+    def _joined(name, own):
+        join = np.concatenate if name in ("y", "dx") else np.stack
+        return join([each.value[name] for each in own]), join([each.error[name] for each in own])
+
+    def _own_gradients(self, blocks, whole):
+        """A rank's sums with the statistics of the whole batch: what a frozen layer with those statistics has."""
+        constants = self.layer()
+        constants.running_mean, constants.running_var = whole.value["mean"], whole.value["var"]
+        own = [oracle.evaluate(constants, self.x[rows], self.dy[rows], self.channels_last, "running") for rows in blocks]
+        arrays = {}
+        for name in ("dgamma", "dbeta"):
+            # The statistics' error acts on a part of the batch at most as much as the whole batch's bound says.
+            arrays[name] = (np.stack([each.value[name] for each in own]),
+                            np.stack([each.error[name] + whole.error[name] for each in own]))
+        return arrays
+
+
+class Normalize(unittest.TestCase):
+    def check(self, seed):
+        with tempfile.TemporaryDirectory() as folder:
+            case = Case(seed, folder)
+            outcome = tool.run(case.arguments())
+            where = f"\nseed {seed}, {RANKS} ranks, x {case.shape} {case.dtype}, shards {case.shards[0]}\n{outcome}"
+            self.assertEqual(outcome.code, 0, where)
+            expected = case.expected()
+            out = Path(folder) / "out"
+            self.assertEqual({path.name for path in out.iterdir()}, {name + ".npy" for name in expected}, where)
+            for name, (value, error) in expected.items():
+                got = np.load(out / f"{name}.npy")
+                self.check_array(name, got, value, error, case.dtype, where)
+
+    def check_array(self, name, got, value, error, dtype, where):
+        self.assertEqual(got.dtype, np.dtype("f8") if name in ("mean", "var") else dtype, name + where)
+        self.assertEqual(got.shape, value.shape, name + where)
+        self.assertTrue(np.isfinite(got).all(), name + where)
+        excess = np.abs(got.astype(oracle.Real) - value) - error
+        if excess.size and excess.max() > 0:
+            at = np.unravel_index(np.argmax(excess), excess.shape)
+            self.fail(f"{name}{list(map(int, at))} is {got[at]!r}, wanted {value[at]!r} within {error[at]!r}{where}")
+
+    def test_random_calls_match_the_whole_batch(self):
+        for seed in range(1000 * RANKS, 1000 * RANKS + 30):
+            with self.subTest(seed=seed):
+                self.check(seed)
+
+    def test_large_rows_are_sent_in_pieces(self):
+        """More than one 64 MiB piece from the last rank."""
+        with tempfile.TemporaryDirectory() as folder:
+            x = np.random.default_rng(5).standard_normal((9, 4, 600, 1000)).astype("f4")
+            np.save(f"{folder}/x.npy", x)
+            shards = [0] * (RANKS - 1) + [9]
+            outcome = tool.run(["normalize", "--input", f"{folder}/x.npy", "--out", f"{folder}/out", "--mode", "eval",
+                                "--eps", 0, "--shards", ",".join(map(str, shards))])
+            self.assertEqual(outcome.code, 0, outcome)
+            self.assertTrue(np.array_equal(np.load(f"{folder}/out/y.npy"), x), "eval with mean 0 and var 1 is y = x")
+
+    def test_results_replace_older_ones(self):
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/x.npy", np.eye(4))
+            Path(folder, "y.npy").write_text("older")
+            outcome = tool.run(["normalize", "--input", f"{folder}/x.npy", "--out", folder])
+            self.assertEqual(outcome.code, 0, outcome)
+            self.assertEqual(np.load(f"{folder}/y.npy").shape, (4, 4))
+            self.assertFalse([path for path in Path(folder).iterdir() if path.name.startswith(".")], "temporary files")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+// syncbn info: what the program runs on. Facts on stdout, warnings on stderr.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <mpi.h>
+#include <nlohmann/json.hpp>
+#include <sched.h>
+#include <unistd.h>
+
+#include "agree.hpp"
+#include "command.hpp"
+#include "mpi_session.hpp"
+#include "syncbn/version.hpp"
+
+namespace syncbn::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// What one rank knows of itself; sent as bytes.
+struct RankFacts {
+  char host[64];
+  int rank_on_host;
+  int ranks_on_host;
+  int cores;    ///< Logical cores that it may run on.
+  int threads;  ///< OMP_NUM_THREADS; 0 if that is not set.
+};
+
+int cores_allowed() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
+}
+
+RankFacts own_facts(MPI_Comm comm) {
+  RankFacts facts{};
+  gethostname(facts.host, sizeof facts.host - 1);
+  MPI_Comm on_host = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &on_host), "MPI_Comm_split_type");
+  facts.rank_on_host = rank_of(on_host);
+  facts.ranks_on_host = size_of(on_host);
+  check_mpi(MPI_Comm_free(&on_host), "MPI_Comm_free");
+  facts.cores = cores_allowed();
+  const char* threads = std::getenv("OMP_NUM_THREADS");
+  facts.threads = threads == nullptr ? 0 : std::atoi(threads);
+  return facts;
+}
+
+/// By rank, on rank 0.
+std::vector<RankFacts> gather_facts(MPI_Comm comm) {
+  const RankFacts mine = own_facts(comm);
+  std::vector<RankFacts> all(rank_of(comm) == 0 ? static_cast<std::size_t>(size_of(comm)) : 0);
+  check_mpi(MPI_Gather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, 0, comm), "MPI_Gather");
+  return all;
+}
+
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  check_mpi(MPI_Get_library_version(text, &length), "MPI_Get_library_version");
+  const std::string whole(text, static_cast<std::size_t>(length));
+  std::string first = whole.substr(0, whole.find_first_of("\n,"));  // the rest is about how it was built
+  std::replace(first.begin(), first.end(), '\t', ' ');
+  return first;
+}
+
+std::string mpi_standard() {
+  int major = 0, minor = 0;
+  check_mpi(MPI_Get_version(&major, &minor), "MPI_Get_version");
+  return std::to_string(major) + "." + std::to_string(minor);
+}
+
+const char* thread_level_provided() {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Query_thread(&provided), "MPI_Query_thread");
+  return thread_level_name(provided);
+}
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__) + "." +
+         std::to_string(__clang_patchlevel__);
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+/// Those that matter to kernels, of this rank's processor.
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("sse4.2")) names.push_back("sse4.2");
+  if (__builtin_cpu_supports("avx")) names.push_back("avx");
+  if (__builtin_cpu_supports("fma")) names.push_back("fma");
+  if (__builtin_cpu_supports("avx2")) names.push_back("avx2");
+  if (__builtin_cpu_supports("avx512f")) names.push_back("avx512f");
+  if (__builtin_cpu_supports("avx512dq")) names.push_back("avx512dq");
+  if (__builtin_cpu_supports("avx512bw")) names.push_back("avx512bw");
+  if (__builtin_cpu_supports("avx512vl")) names.push_back("avx512vl");
+#elif defined(__aarch64__)
+  names.push_back("neon");
+#endif
+  return names;
+}
+
+Json json_of(const std::vector<RankFacts>& ranks) {
+  Json json;
+  json["version"] = SYNCBN_VERSION;
+  json["build_type"] = SYNCBN_BUILD_TYPE;
+  json["compiler"] = compiler();
+  json["mpi_library"] = mpi_library();
+  json["mpi_standard"] = mpi_standard();
+  json["thread_level_asked"] = thread_level_name(MpiSession::kThreadLevel);
+  json["thread_level_provided"] = thread_level_provided();
+  json["instruction_sets"] = instruction_sets();
+  json["ranks"] = ranks.size();
+  for (const RankFacts& rank : ranks) {
+    if (rank.rank_on_host == 0) json["hosts"].push_back({{"name", rank.host}, {"ranks", rank.ranks_on_host}});
+  }
+  for (const RankFacts& rank : ranks) {
+    Json line{{"host", rank.host}, {"cores", rank.cores}, {"omp_num_threads", nullptr}};
+    if (rank.threads > 0) line["omp_num_threads"] = rank.threads;
+    json["per_rank"].push_back(line);
+  }
+  return json;
+}
+
+std::string words(const Json& list) {
+  std::string text;
+  for (const auto& word : list) text += (text.empty() ? "" : " ") + word.get<std::string>();
+  return text.empty() ? "none known" : text;
+}
+
+void print_text(const Json& json) {
+  const auto line = [](const char* name, const std::string& text) { std::cout << name << text << '\n'; };
+  const auto text = [&json](const char* key) { return json[key].get<std::string>(); };
+  line("syncbn            ", text("version") + ", " + text("build_type") + ", " + text("compiler"));
+  line("MPI library       ", text("mpi_library") + ", standard " + text("mpi_standard"));
+  line("thread level      ", "asked " + text("thread_level_asked") + ", provided " + text("thread_level_provided"));
+  line("instruction sets  ", words(json["instruction_sets"]));
+  line("ranks             ", json["ranks"].dump());
+  for (const auto& host : json["hosts"]) {
+    line("ranks on host     ", host["name"].get<std::string>() + ": " + host["ranks"].dump());
+  }
+  std::size_t rank = 0;
+  for (const auto& facts : json["per_rank"]) {
+    const Json& threads = facts["omp_num_threads"];
+    line("bound to          ", "rank " + std::to_string(rank++) + ": " + facts["cores"].dump() +
+                                   " cores, OMP_NUM_THREADS " + (threads.is_null() ? "not set" : threads.dump()));
+  }
+}
+
+void warn(const std::vector<RankFacts>& ranks) {
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    if (ranks[r].cores == 0 || ranks[r].threads <= ranks[r].cores) continue;
+    std::cerr << "syncbn info: rank " << r << " runs " << ranks[r].threads << " threads on the " << ranks[r].cores
+              << " cores that it is bound to; lower OMP_NUM_THREADS, or start with mpirun --bind-to none\n";
+  }
+}
+
+}  // namespace
+
+CommandBody add_info(CLI::App& tool) {
+  const auto as_json = std::make_shared<bool>(false);
+  CLI::App& command = *tool.add_subcommand("info", "Show versions, MPI, ranks per host, binding, instruction sets");
+  command.add_flag("--json", *as_json, "Print one JSON object");
+  command.footer("Try:\n  syncbn info\n  mpirun -n 4 syncbn info --json");
+  return [as_json] {
+    const std::vector<RankFacts> ranks = gather_facts(MPI_COMM_WORLD);
+    if (ranks.empty()) return kOk;
+    const Json json = json_of(ranks);
+    if (*as_json) {
+      std::cout << json.dump(2) << '\n';
+    } else {
+      print_text(json);
+    }
+    warn(ranks);
+    return kOk;
+  };
+}
+
+}  // namespace syncbn::cli

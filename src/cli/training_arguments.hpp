@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+// The command-line options that train and compare share, and their failures.
+#pragma once
+
+#include <charconv>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "choice.hpp"
+#include "failure.hpp"
+#include "train/errors.hpp"
+#include "train/progress.hpp"
+#include "train/trainer.hpp"
+
+namespace syncbn::cli {
+
+struct TrainingArguments {
+  train::TrainingOptions training;
+  std::string data;  ///< Folder; empty: built-in images.
+  std::string out;   ///< Folder.
+  bool is_quiet = false;
+
+  /// What a person sees on stderr.
+  train::Progress::Style progress_style() const {
+    return is_quiet ? train::Progress::Style::quiet : train::Progress::style_of_stderr();
+  }
+};
+
+/// Declares the options; the values that `arguments` has are their defaults.
+inline void add_training_options(CLI::App& command, TrainingArguments& arguments) {
+  train::TrainingOptions& training = arguments.training;
+  command
+      .add_option("--data", arguments.data,
+                  "Folder with IDX files under MNIST's names, raw or .gz (default: built-in images)")
+      ->type_name("DIR");
+  command.add_option("--network", training.network, "One of " + train::network_names())
+      ->capture_default_str()
+      ->type_name("NAME");
+  command.add_option("--epochs", training.epochs, "Passes over the training images")
+      ->capture_default_str()
+      ->type_name("N");
+  command.add_option("--batch", training.batch, "Global batch: samples per step over all ranks")
+      ->capture_default_str()
+      ->type_name("N");
+  command.add_option("--lr", training.sgd.learning_rate, "Learning rate at the start")
+      ->capture_default_str()
+      ->type_name("RATE");
+  add_choice<train::Schedule>(command, "--schedule", training.sgd.schedule, "How the learning rate goes on",
+                              {{"cosine", train::Schedule::cosine}, {"constant", train::Schedule::constant}});
+  command.add_option("--momentum", training.sgd.momentum, "Momentum of SGD")->capture_default_str()->type_name("M");
+  command.add_option("--weight-decay", training.sgd.weight_decay, "Weight decay")
+      ->capture_default_str()
+      ->type_name("D");
+  command.add_flag("--quiet", arguments.is_quiet, "No progress on stderr");
+}
+
+/// A whole number from 0 to 2^64 - 1; CLI11 would take -1 for the largest one. Throws UsageError.
+inline std::uint64_t parse_seed(const std::string& flag, const std::string& text) {
+  std::uint64_t seed = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, seed);
+  if (error != std::errc() || stop != end) {
+    throw train::UsageError(flag + " has '" + text + "', wanted a whole number, 0 or more");
+  }
+  return seed;
+}
+
+/// Runs the body of a subcommand. The trainer's errors are the same on all ranks: they become AgreedFailure.
+template <class Body>
+int with_agreed_failures(const Body& body) {
+  try {
+    return body();
+  } catch (const train::DataError& error) {
+    throw AgreedFailure({kBadData, error.what()});
+  } catch (const train::UsageError& error) {
+    throw AgreedFailure({kUsage, error.what()});
+  }
+}
+
+/// "built-in: 3000 training and 1000 test images of 12 x 12 pixels"
+inline std::string describe(const train::DataSet& data) {
+  return data.name + ": " + std::to_string(data.train.count) + " training and " + std::to_string(data.test.count) +
+         " test images of " + std::to_string(data.train.shape.height) + " x " + std::to_string(data.train.shape.width) +
+         " pixels";
+}
+
+}  // namespace syncbn::cli
