@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""syncbn train and syncbn compare: output, files, exit codes."""
+import csv
+import json
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from tool import RANKS, run, value_after  # noqa: E402
+
+SHORT = ("--epochs", "1", "--batch", "300", "--network", "mlp")
+
+
+class ToolTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_tool_test."))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def assert_refused(self, code: int, sentence: str, *arguments: str) -> None:
+        """Exit code `code`, the sentence once on stderr, nothing on stdout."""
+        result = run(*arguments)
+        self.assertEqual(result.returncode, code, result.stderr)
+        spoken = [line for line in result.stderr.splitlines() if line.startswith("syncbn ")]
+        self.assertEqual(len(spoken), 1, result.stderr)
+        self.assertIn(sentence, spoken[0])
+        self.assertEqual(result.stdout, "")
+
+
+class TrainTest(ToolTest):
+    def test_ends_with_the_hash_of_the_weights(self):
+        first = run("train", *SHORT)
+        self.assertEqual(first.returncode, 0, first.stderr)
+        last_line = first.stdout.splitlines()[-1]
+        self.assertRegex(last_line, r"^weights hash: [0-9a-f]{16}$")
+        self.assertIn("epoch 1 of 1", first.stderr)
+        again = run("train", *SHORT, "--quiet")
+        self.assertEqual(again.stdout.splitlines()[-1], last_line)
+        self.assertNotIn("epoch", again.stderr)
+        other = run("train", *SHORT, "--quiet", "--seed", "2")
+        self.assertNotEqual(other.stdout.splitlines()[-1], last_line)
+
+    def test_writes_its_files(self):
+        out = self.folder / "deep" / "run"
+        result = run("train", *SHORT, "--arm", "local", "--seed", "7", "--quiet", "--out", str(out))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(sorted(path.name for path in out.iterdir()), ["metrics.jsonl", "run.json"])
+        record = json.loads((out / "run.json").read_text())
+        self.assertEqual(record["command"], "train")
+        self.assertEqual(record["ranks"], RANKS)
+        self.assertEqual(record["arguments"]["arms"], ["local"])
+        self.assertEqual(record["arguments"]["seeds"], [7])
+        self.assertEqual(record["results"][0]["weights_hash"], value_after(result.stdout, "weights hash:"))
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        epochs = [line for line in lines if line["kind"] == "epoch"]
+        self.assertEqual([(line["arm"], line["epoch"]) for line in epochs], [("local", 1)])
+        self.assertEqual(set(epochs[0]), {"kind", "arm", "seed", "epoch", "train_loss", "test_accuracy", "seconds"})
+
+    def test_refuses_wrong_arguments(self):
+        self.assert_refused(2, "number of epochs is -1", "train", "--epochs", "-1")
+        self.assert_refused(2, "global batch is 0", "train", "--batch", "0")
+        self.assert_refused(2, "1 to 3000", "train", "--batch", "3001")
+        self.assert_refused(2, "no network 'lstm'", "train", "--network", "lstm")
+        self.assert_refused(2, "no arm 'global'", "train", "--arm", "global")
+        self.assert_refused(2, "--seed", "train", "--seed", "-4")
+
+    def test_refuses_missing_data(self):
+        self.assert_refused(3, "does not exist", "train", "--data", str(self.folder / "nowhere"))
+        self.assert_refused(3, "has no train-images-idx3-ubyte[.gz], train-labels", "train", "--data", str(self.folder))
+
+    def test_a_diverged_training_is_a_failed_check(self):
+        result = run("train", *SHORT, "--quiet", "--lr", "1e38")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("training diverged", result.stdout)
+
+
+class CompareTest(ToolTest):
+    def compare(self, *arguments: str):
+        return run("compare", *SHORT, "--quiet", "--out", str(self.folder / "out"), *arguments)
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "out" / "summary.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def test_prints_a_table_and_writes_its_files(self):
+        result = self.compare("--seeds", "2")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        for arm in ("single", "sync", "local"):
+            self.assertRegex(result.stdout, rf"(?m)^{arm} .* %")
+        self.assertEqual(len(re.findall(r"(?m)^seed \d: sync .*: passed$", result.stdout)), 2)
+        self.assertTrue(result.stdout.splitlines()[-1].startswith("Synchronized batch norm on"))
+        self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()),
+                         ["metrics.jsonl", "run.json", "summary.csv"])
+        self.assertEqual([(row["arm"], row["seed"]) for row in self.rows()],
+                         [(arm, seed) for seed in "12" for arm in ("single", "sync", "local")])
+        record = json.loads((self.folder / "out" / "run.json").read_text())
+        self.assertTrue(all(check["passed"] for check in record["checks"]))
+        for line in (self.folder / "out" / "metrics.jsonl").read_text().splitlines():
+            self.assertIn(json.loads(line)["kind"], ("step", "epoch"))
+
+    def test_replaces_the_files_of_an_earlier_run(self):
+        self.assertEqual(self.compare("--seeds", "3,").returncode, 0)
+        self.assertEqual(self.compare("--arms", "local", "--seeds", "4,9").returncode, 0)
+        self.assertEqual([(row["arm"], row["seed"]) for row in self.rows()], [("local", "4"), ("local", "9")])
+        metrics = (self.folder / "out" / "metrics.jsonl").read_text()
+        self.assertNotIn('"sync"', metrics)
+
+    def test_trains_in_groups(self):
+        self.assertEqual(self.compare("--arms", "sync,group:2").returncode, 0)
+        self.assertEqual([row["arm"] for row in self.rows()], ["sync", "group:2"])
+
+    def test_refuses_a_folder_that_cannot_be_written(self):
+        blocked = self.folder / "file"
+        blocked.write_text("x")
+        self.assert_refused(3, "cannot be made", "compare", *SHORT, "--out", str(blocked))
+        self.assertEqual(blocked.read_text(), "x")
+        if os.path.exists("/proc/self"):
+            self.assert_refused(3, "cannot", "compare", *SHORT, "--out", "/proc/self")
+
+    def test_a_failed_start_keeps_the_earlier_run(self):
+        self.assertEqual(self.compare("--arms", "local").returncode, 0)
+        before = (self.folder / "out" / "summary.csv").read_text()
+        self.assertEqual(self.compare("--arms", "sync,nothing").returncode, 2)
+        self.assertEqual(self.compare("--batch", "0").returncode, 2)
+        self.assertEqual((self.folder / "out" / "summary.csv").read_text(), before)
+
+    def test_refuses_wrong_arguments(self):
+        self.assert_refused(2, "names sync twice", "compare", "--arms", "sync,sync")
+        self.assert_refused(2, "--seeds has 'x'", "compare", "--seeds", "x")
+        self.assert_refused(2, "1 to 1000", "compare", "--seeds", "0")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+// Short trainings in all arms.
+#include "train/trainer.hpp"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "train/collectives.hpp"
+#include "train/comparison.hpp"
+#include "train/errors.hpp"
+#include "train/generator.hpp"
+
+namespace syncbn::train {
+namespace {
+
+const DataSet& data() {
+  static const DataSet images = generate_strokes({.train_count = 200, .test_count = 70, .seed = 20});
+  return images;
+}
+
+TrainingOptions options(const std::string& network) {
+  TrainingOptions result;
+  result.network = network;
+  result.epochs = 2;
+  result.batch = 22;  // units of 3, 3, 3, 3, 3, 3, 3, 1
+  return result;
+}
+
+TrainingResult run(const TrainingOptions& training, const std::string& arm) {
+  return train(data(), training, Arm::parse(arm), MPI_COMM_WORLD, {});
+}
+
+int ranks() { return size_of(MPI_COMM_WORLD); }
+
+/// All ranks hold the result of rank 0.
+void expect_same_on_all_ranks(const TrainingResult& result) {
+  TrainingResult first = result;
+  broadcast(MPI_COMM_WORLD, first.weights_hash);
+  broadcast(MPI_COMM_WORLD, first.test_accuracy);
+  EXPECT_EQ(result.weights_hash, first.weights_hash);
+  EXPECT_EQ(result.test_accuracy, first.test_accuracy);
+  EXPECT_EQ(result.weights_hash, hash_of(result.parameters, result.running_stats));
+}
+
+class Trainer : public testing::TestWithParam<const char*> {};
+
+// The bound is SyncCheck's: what one rounding error in the initial weights does to the same training, kSlack times.
+TEST_P(Trainer, SyncIsSingleUpToRounding) {
+  const TrainingOptions training = options(GetParam());
+  const TrainingResult single = run(training, "single");
+  const TrainingResult sync = run(training, "sync");
+  expect_same_on_all_ranks(single);
+  expect_same_on_all_ranks(sync);
+  TrainingOptions nudged = training;
+  nudged.start = TrainingOptions::Start::nudged;
+  const Difference control = difference(single, run(nudged, "single"));
+  const Difference found = difference(single, sync);
+  EXPECT_TRUE(is_within_bound(found, control)) << "weights " << found.weights << " against " << control.weights
+                                               << ", loss " << found.loss << " against " << control.loss;
+  EXPECT_LT(control.early_loss, 1e-3) << "the control has become too coarse to catch anything";
+}
+
+TEST_P(Trainer, LocalIsAnotherTrainingThanSync) {
+  const TrainingOptions training = options(GetParam());
+  const Difference found = difference(run(training, "sync"), run(training, "local"));
+  if (ranks() == 1) {
+    EXPECT_TRUE(found.same_bits);
+  } else {
+    EXPECT_GT(found.early_loss, 1e-3);
+    EXPECT_FALSE(is_within_bound(found, Difference{}));
+  }
+}
+
+TEST_P(Trainer, RepeatsBitForBit) {
+  TrainingOptions training = options(GetParam());
+  training.epochs = 1;
+  for (const char* arm : {"single", "sync", "local"}) {
+    EXPECT_EQ(run(training, arm).weights_hash, run(training, arm).weights_hash) << arm;
+  }
+  TrainingOptions other = training;
+  other.seed = 2;
+  EXPECT_NE(run(training, "sync").weights_hash, run(other, "sync").weights_hash);
+}
+
+INSTANTIATE_TEST_SUITE_P(Networks, Trainer, testing::Values("mlp", "cnn"));
+
+TEST(TrainerGroups, OfAllRanksAreSyncAndOfOneAreLocal) {
+  const TrainingOptions training = options("mlp");
+  EXPECT_EQ(run(training, "group:" + std::to_string(ranks())).weights_hash, run(training, "sync").weights_hash);
+  EXPECT_EQ(run(training, "group:1").weights_hash, run(training, "local").weights_hash);
+}
+
+TEST(TrainerEpochs, AreCountedAndReported) {
+  TrainingOptions training = options("mlp");
+  std::int64_t told[2] = {0, 0};
+  Observer observer;
+  observer.on_step = [&](const StepRecord& record) { EXPECT_EQ(record.step, ++told[0]); };
+  observer.on_epoch = [&](const EpochRecord& record) { EXPECT_EQ(record.epoch, ++told[1]); };
+  const TrainingResult result = train(data(), training, Arm::parse("sync"), MPI_COMM_WORLD, observer);
+  EXPECT_EQ(result.step_losses.size(), 18u);  // 9 whole batches of 22 in 200
+  EXPECT_EQ(result.epochs.size(), 2u);
+  all_reduce_sum(MPI_COMM_WORLD, told, 2);
+  EXPECT_EQ(told[0], 18) << "told on one rank only";
+  EXPECT_EQ(told[1], 2);
+
+  training.epochs = 0;
+  const TrainingResult untrained = run(training, "sync");
+  EXPECT_TRUE(untrained.step_losses.empty());
+  EXPECT_EQ(untrained.weights_hash, run(training, "local").weights_hash);
+}
+
+TEST(TrainerLoss, FallsAndBatchesOfOneSampleWork) {
+  TrainingOptions training = options("mlp");
+  training.epochs = 6;
+  const TrainingResult result = run(training, "sync");
+  EXPECT_LT(result.epochs.back().train_loss, 0.5 * result.epochs.front().train_loss);
+  EXPECT_GT(result.test_accuracy, 0.3);
+  training.batch = 1;  // all ranks but the first have nothing
+  training.epochs = 1;
+  const DataSet few = generate_strokes({.train_count = 10, .test_count = 10, .seed = 20});
+  EXPECT_FALSE(train(few, training, Arm::parse("sync"), MPI_COMM_WORLD, {}).diverged);
+}
+
+TEST(TrainerDivergence, StopsOnAllRanksAtTheSameStep) {
+  TrainingOptions training = options("cnn");
+  training.sgd.learning_rate = 1e30;
+  const TrainingResult result = run(training, "sync");
+  EXPECT_TRUE(result.diverged);
+  EXPECT_LT(result.step_losses.size(), 18u);
+  EXPECT_FALSE(std::isfinite(result.step_losses.back()));
+  expect_same_on_all_ranks(result);
+}
+
+TEST(TrainerOptions, OutOfRangeAreRefusedWithOneSentence) {
+  const auto refused = [](const std::function<void(TrainingOptions&)>& change, const std::string& word) {
+    TrainingOptions training = options("mlp");
+    change(training);
+    try {
+      check_options(training, data());
+      FAIL() << "accepted, wanted a complaint about " << word;
+    } catch (const UsageError& error) {
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
+    }
+  };
+  refused([](TrainingOptions& t) { t.epochs = -1; }, "epochs is -1");
+  refused([](TrainingOptions& t) { t.batch = 0; }, "batch is 0");
+  refused([](TrainingOptions& t) { t.batch = 201; }, "1 to 200");
+  refused([](TrainingOptions& t) { t.network = "vgg"; }, "'vgg'");
+  refused([](TrainingOptions& t) { t.sgd.learning_rate = NAN; }, "learning rate");
+  refused([](TrainingOptions& t) { t.sgd.momentum = 1; }, "momentum is 1");
+  refused([](TrainingOptions& t) { t.sgd.weight_decay = -0.5; }, "decay is -0.5");
+  EXPECT_NO_THROW(check_options(options("cnn"), data()));
+}
+
+TEST(ArmNames, AreReadAndWritten) {
+  for (const char* name : {"single", "sync", "local", "group:3"}) EXPECT_EQ(Arm::parse(name).name(), name);
+  for (const char* name :
+       {"", "Sync", "group", "group:", "group:0", "group:-1", "group:2x", "group:99999999999999999999"}) {
+    EXPECT_THROW(Arm::parse(name), UsageError) << name;
+  }
+}
+
+}  // namespace
+}  // namespace syncbn::train

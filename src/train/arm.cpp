@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+#include "arm.hpp"
+
+#include <charconv>
+
+#include "collectives.hpp"
+#include "errors.hpp"
+#include "syncbn/error.hpp"
+
+namespace syncbn::train {
+
+namespace {
+
+/// Blocks of `group_size` consecutive ranks; the last one may be smaller.
+Communicator group_of(MPI_Comm comm, Index group_size) {
+  const int rank = rank_of(comm);
+  MPI_Comm group = MPI_COMM_NULL;
+  if (MPI_Comm_split(comm, static_cast<int>(rank / group_size), rank, &group) != MPI_SUCCESS) {
+    throw MpiError("[trainer] MPI_Comm_split failed");
+  }
+  Communicator communicator(group);  // keeps a duplicate
+  MPI_Comm_free(&group);
+  return communicator;
+}
+
+}  // namespace
+
+Arm Arm::parse(const std::string& text) {
+  if (text == "single") return {Kind::single, 0};
+  if (text == "sync") return {Kind::sync, 0};
+  if (text == "local") return {Kind::local, 0};
+  if (text.rfind("group:", 0) == 0) {
+    Index size = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + 6, end, size);
+    if (error == std::errc() && stop == end && size >= 1) return {Kind::group, size};
+    throw UsageError("arm '" + text + "' needs a number of ranks of at least 1 behind the colon, like group:2");
+  }
+  throw UsageError("there is no arm '" + text + "', only single, sync, local and group:k");
+}
+
+std::string Arm::name() const {
+  switch (kind) {
+    case Kind::single:
+      return "single";
+    case Kind::sync:
+      return "sync";
+    case Kind::local:
+      return "local";
+    case Kind::group:
+      return "group:" + std::to_string(group_size);
+  }
+  return "";
+}
+
+ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm)
+    : trainers_(arm.kind == Arm::Kind::single ? MPI_COMM_SELF : comm),
+      rank_(rank_of(trainers_)),
+      size_(size_of(trainers_)) {
+  if (arm.kind == Arm::Kind::sync) norm_group_ = Communicator(comm);
+  if (arm.kind == Arm::Kind::group) norm_group_ = group_of(comm, arm.group_size);
+  if (norm_group_.size() < size_) gradients_ = ParameterGradients::local;
+}
+
+BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, DataType type) const {
+  BatchNormOptions options;
+  options.num_features = num_features;
+  options.name = name;
+  options.parameter_gradients = gradients_;
+  options.parameter_type = type;
+  return BatchNorm(options, norm_group_);
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// The messages of the trainer that are not batch norm's: sums, broadcasts, and failing together.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <mpi.h>
+
+#include "syncbn/tensor_view.hpp"
+
+namespace syncbn::train {
+
+int rank_of(MPI_Comm comm);
+int size_of(MPI_Comm comm);
+
+/// Sums over all ranks, in place, one message. Collective. Throws MpiError.
+void all_reduce_sum(MPI_Comm comm, double* values, Index count);
+void all_reduce_sum(MPI_Comm comm, std::int64_t* values, Index count);
+
+/// From rank 0 to all. Any number of bytes (1 GiB a message). Collective. Throws MpiError.
+void broadcast_bytes(MPI_Comm comm, void* data, Index bytes);
+
+template <class T>
+void broadcast(MPI_Comm comm, T& value) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  broadcast_bytes(comm, &value, sizeof(T));
+}
+
+/// The vector of rank 0, size included.
+template <class T, class A>
+void broadcast(MPI_Comm comm, std::vector<T, A>& values) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  auto count = static_cast<Index>(values.size());
+  broadcast(comm, count);
+  values.resize(static_cast<std::size_t>(count));
+  broadcast_bytes(comm, values.data(), count * static_cast<Index>(sizeof(T)));
+}
+
+/// Runs `work` on all ranks, then agrees: if it threw on any rank, the error of the first such rank is thrown on all.
+/// `work` must not communicate over `comm`. Ranks that are done sleep while they wait, so the others have the cores.
+/// Collective: two small messages.
+void all_or_nothing(MPI_Comm comm, const std::function<void()>& work);
+
+/// The same, with `work` for rank 0 alone.
+void on_first_rank(MPI_Comm comm, const std::function<void()>& work);
+
+}  // namespace syncbn::train

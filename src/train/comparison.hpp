@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Trains several arms from the same start on the same batches, and checks that `sync` is `single`.
+#pragma once
+
+#include <optional>
+
+#include "trainer.hpp"
+
+namespace syncbn::train {
+
+struct ComparisonOptions {
+  TrainingOptions training;  ///< `seed` and `start` are not used.
+  std::vector<Arm> arms;
+  std::vector<std::uint64_t> seeds;
+};
+
+/// One training of the comparison. The weights are dropped; their hash stays.
+struct ArmRun {
+  Arm arm;
+  std::uint64_t seed = 0;
+  TrainingResult result;
+};
+
+/// How far two trainings from one seed went apart. Infinite if one of them stopped early.
+struct Difference {
+  double weights = 0;      ///< max |a - b| over all parameters, at the end.
+  double loss = 0;         ///< max |a - b| over all steps.
+  double early_loss = 0;   ///< The same over the first kEarlySteps steps.
+  bool same_bits = false;  ///< Equal weights, running statistics included, bit for bit.
+};
+
+inline constexpr Index kEarlySteps = 10;
+
+/// Is `sync` the same training as `single`?
+///
+/// Exactly the same in exact arithmetic. In floating point, a sum in another order is off by a rounding error, and
+/// training multiplies such an error by a factor that no formula gives. So it is measured: the control is a second
+/// `single` run whose initial weights are each moved to a neighbouring number. `sync` passes if in none of the three
+/// differences it is further from `single` than kSlack times the control, plus the rounding of the losses themselves. A
+/// wrong statistic shows in the first steps, where the control is still tiny. If there is no more than that rounding
+/// anyway, no control runs.
+struct SyncCheck {
+  std::uint64_t seed = 0;
+  Difference sync;
+  std::optional<Difference> control;
+  bool has_passed = false;
+};
+
+inline constexpr double kSlack = 16;
+
+struct Comparison {
+  std::vector<ArmRun> runs;       ///< Seed by seed, arms in the given order.
+  std::vector<SyncCheck> checks;  ///< One per seed if both `single` and `sync` are among the arms.
+};
+
+Difference difference(const TrainingResult& a, const TrainingResult& b);
+
+/// The verdict of a SyncCheck; a control of zeros leaves the rounding alone.
+bool is_within_bound(const Difference& sync, const Difference& control);
+
+/// Makes the observer of one run; called on all ranks. `label` is the arm's name, or "control".
+using ObserverFactory = std::function<Observer(const std::string& label, std::uint64_t seed)>;
+
+/// Collective over `comm`; the same result on all ranks. Throws as train().
+Comparison compare(const DataSet& data, const ComparisonOptions& options, MPI_Comm comm,
+                   const ObserverFactory& observe);
+
+}  // namespace syncbn::train

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+#include "run_folder.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include "collectives.hpp"
+#include "errors.hpp"
+
+namespace syncbn::train {
+
+namespace {
+
+constexpr const char* kFiles[] = {"metrics.jsonl", "summary.csv", "run.json"};
+
+std::string reason() { return errno != 0 ? std::string(": ") + std::strerror(errno) : ""; }
+
+}  // namespace
+
+RunFolder::RunFolder(const std::filesystem::path& path, MPI_Comm comm)
+    : path_(path), comm_(comm), rank_(rank_of(comm)) {
+  on_first_rank(comm_, [this] {
+    if (writes()) open();
+  });
+}
+
+void RunFolder::open() {
+  std::error_code error;
+  std::filesystem::create_directories(path_, error);
+  if (error || !std::filesystem::is_directory(path_, error)) {
+    throw DataError("the output folder " + path_.string() + " cannot be made" +
+                    (error ? ": " + error.message() : ": there is a file of that name"));
+  }
+  // Opened for appending first: a folder that cannot be written keeps what it has.
+  errno = 0;
+  metrics_.open(path_ / kFiles[0], std::ios::app);
+  if (!metrics_) throw DataError("cannot write to the output folder " + path_.string() + reason());
+  metrics_.close();
+  for (const char* name : kFiles) {
+    std::filesystem::remove(path_ / name, error);
+    if (error) throw DataError("cannot replace " + (path_ / name).string() + ": " + error.message());
+  }
+  metrics_.open(path_ / kFiles[0]);
+  if (!metrics_) throw DataError("cannot write " + (path_ / kFiles[0]).string() + reason());
+}
+
+void RunFolder::record(const std::string& line) {
+  if (!writes() || !failure_.empty()) return;
+  errno = 0;
+  metrics_ << line << '\n' << std::flush;
+  if (!metrics_) failure_ = "cannot write " + (path_ / kFiles[0]).string() + reason();
+}
+
+void RunFolder::write(const std::string& name, const std::string& text) {
+  if (!writes() || !failure_.empty()) return;
+  const std::filesystem::path temporary = path_ / ("." + name + ".part");
+  errno = 0;
+  std::ofstream file(temporary);
+  file << text << std::flush;
+  file.close();
+  std::error_code error;
+  if (file) std::filesystem::rename(temporary, path_ / name, error);
+  if (!file || error) {
+    failure_ = "cannot write " + (path_ / name).string() + (error ? ": " + error.message() : reason());
+    std::filesystem::remove(temporary, error);
+  }
+}
+
+void RunFolder::finish() {
+  on_first_rank(comm_, [this] {
+    if (!failure_.empty()) throw DataError(failure_);
+  });
+}
+
+}  // namespace syncbn::train

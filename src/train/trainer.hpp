@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+// Trains one network in one arm.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <mpi.h>
+
+#include "arm.hpp"
+#include "dataset.hpp"
+#include "sgd.hpp"
+
+namespace syncbn::train {
+
+struct TrainingOptions {
+  std::string network = "cnn";
+  Index epochs = 5;
+  Index batch = 64;        ///< Global: over all ranks. An epoch's last, incomplete batch is left out.
+  std::uint64_t seed = 1;  ///< Of the initial weights and the order of the samples.
+  SgdOptions sgd;
+
+  /// Where training starts: as the seed says, or one rounding error away from it in each weight.
+  enum class Start { as_seeded, nudged } start = Start::as_seeded;
+};
+
+/// Throws UsageError, one sentence, if an option is out of its range or does not fit the data. Local, the same on all
+/// ranks.
+void check_options(const TrainingOptions& options, const DataSet& data);
+
+struct StepRecord {
+  Index epoch = 0;  ///< From 1.
+  Index step = 0;   ///< Since the start of training, from 1.
+  Index steps = 0;  ///< Of the whole training.
+  double loss = 0;  ///< Mean over the global batch, before the step.
+};
+
+struct EpochRecord {
+  Index epoch = 0;        ///< From 1.
+  double train_loss = 0;  ///< Mean over the epoch's steps.
+  double test_accuracy = 0;
+  double seconds = 0;  ///< Since the start of training.
+};
+
+/// Told about progress, on rank 0 only. Must not throw.
+struct Observer {
+  std::function<void(const StepRecord&)> on_step = [](const StepRecord&) {};
+  std::function<void(const EpochRecord&)> on_epoch = [](const EpochRecord&) {};
+};
+
+/// What a training ends with.
+struct TrainingResult {
+  std::vector<double> step_losses;
+  std::vector<EpochRecord> epochs;
+  std::vector<float> parameters;     ///< All, in the network's order.
+  std::vector<float> running_stats;  ///< Means and variances, rank 0's where ranks differ.
+  std::uint64_t weights_hash = 0;    ///< hash_of() both.
+  double test_accuracy = 0;          ///< In eval mode, after the last step.
+  double seconds = 0;
+  bool diverged = false;  ///< Stopped at the first loss that was not finite.
+};
+
+/// Samples of one step that come together: from the smallest share to the largest; shares of 0 are not counted.
+struct ShareSizes {
+  Index smallest = 0;
+  Index largest = 0;
+};
+
+/// What one rank computes.
+ShareSizes samples_per_rank(const Arm& arm, Index batch, Index ranks);
+
+/// What is normalized with one set of statistics.
+ShareSizes samples_per_norm(const Arm& arm, Index batch, Index ranks);
+
+/// FNV-1a, 64 bits, over the bytes of both vectors, one after the other.
+std::uint64_t hash_of(const std::vector<float>& parameters, const std::vector<float>& running_stats);
+
+/// Trains from the options' start and returns the result of rank 0, on all ranks.
+///
+/// Collective over `comm`. In the arm `single` rank 0 trains and the others sleep until it is done. In all other arms
+/// each rank takes its units of each batch, gradients are averaged over the global batch, and all ranks hold the same
+/// parameters. Throws UsageError, MpiError, MismatchError (the ranks' parameters went apart), on all ranks.
+TrainingResult train(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
+                     const Observer& observer);
+
+/// The samples of an epoch in the order in which its batches take them: 0 .. count-1, shuffled. Depends on its
+/// arguments alone.
+std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch);
+
+}  // namespace syncbn::train

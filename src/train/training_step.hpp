@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// One step on one global batch: forward, loss, backward, sum of gradients, update.
+#pragma once
+
+#include "arm.hpp"
+#include "dataset.hpp"
+#include "gradient_sum.hpp"
+#include "network.hpp"
+#include "sgd.hpp"
+
+namespace syncbn::train {
+
+/// A network in training on the ranks of an arm.
+class TrainingStep {
+ public:
+  /// `images`, `ranks` and `network` are borrowed. Local.
+  TrainingStep(Network<float>& network, const SgdOptions& options, const LabelledImages& images, const ArmRanks& ranks);
+
+  /// @param samples  The global batch: positions in `images`, the same on all ranks; this rank takes its units of it.
+  /// @return         The mean loss over the global batch, before the update, the same on all ranks. If it is not
+  /// finite,
+  ///                 parameters are left as they were.
+  /// Collective over the trainers: batch norm's messages and one all-reduce for all gradients and the loss.
+  double operator()(const Index* samples, Index batch, double rate);
+
+ private:
+  void load(const Index* samples, const Shard& shard);
+  void sum_gradients();
+  double gradient(std::size_t parameter, Index position) const;
+
+  Network<float>& network_;
+  Sgd<float> sgd_;
+  const LabelledImages& images_;
+  const ArmRanks& ranks_;
+  std::vector<Index> offsets_;  // of each parameter in sums_; the loss stands behind them
+  GradientSum sums_;
+  Tensor<float> x_;
+  std::vector<std::uint8_t> labels_;
+  Tensor<float> dlogits_;
+};
+
+}  // namespace syncbn::train

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+#include "units.hpp"
+
+#include <algorithm>
+
+namespace syncbn::train {
+
+SampleRange unit_samples(Index batch, Index unit) {
+  const Index full = (batch + kUnitCount - 1) / kUnitCount;
+  const Index first = std::min(batch, unit * full);
+  return {first, std::min(batch, first + full) - first};
+}
+
+SampleRange units_of_rank(Index rank, Index ranks) {
+  const Index base = kUnitCount / ranks;
+  const Index rest = kUnitCount % ranks;
+  return {rank * base + std::min(rank, rest), base + (rank < rest ? 1 : 0)};
+}
+
+Shard shard_of_rank(Index batch, Index rank, Index ranks) {
+  const SampleRange mine = units_of_rank(rank, ranks);
+  Shard shard;
+  shard.samples.first = unit_samples(batch, mine.first).first;
+  for (Index unit = mine.first; unit < mine.first + mine.count; ++unit) {
+    const SampleRange samples = unit_samples(batch, unit);
+    shard.units.push_back({samples.first - shard.samples.first, samples.count});
+    shard.samples.count += samples.count;
+  }
+  return shard;
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// The global batch cut into units of work that do not depend on the number of ranks.
+#pragma once
+
+#include <vector>
+
+#include "syncbn/tensor_view.hpp"
+
+namespace syncbn::train {
+
+/// Units per global batch. Everything outside batch norm is computed unit by unit, with shapes that depend on the unit
+/// alone, so its bits do not depend on the rank that has the unit.
+inline constexpr Index kUnitCount = 8;
+
+/// Consecutive samples.
+struct SampleRange {
+  Index first = 0;
+  Index count = 0;
+};
+
+/// Unit `unit` of a global batch: ceil(batch / kUnitCount) samples; the last units may be short or empty.
+SampleRange unit_samples(Index batch, Index unit);
+
+/// The units of one rank: a consecutive block; the first kUnitCount % ranks ranks have one more. With more ranks than
+/// units, the last ranks have none.
+SampleRange units_of_rank(Index rank, Index ranks);
+
+/// One rank's part of a global batch.
+struct Shard {
+  SampleRange samples;             ///< In the global batch.
+  std::vector<SampleRange> units;  ///< The rank's units, relative to samples.first.
+};
+
+Shard shard_of_rank(Index batch, Index rank, Index ranks);
+
+}  // namespace syncbn::train
