@@ -16,7 +16,7 @@ def blocks(language):
 
 
 def check_example():
-    code = (ROOT / "mpi_tests/readme/example.cpp").read_text()
+    licence, code = (ROOT / "mpi_tests/readme/example.cpp").read_text().split("\n", 1)
     if code not in blocks("cpp"):
         return ["no C++ block of the README is mpi_tests/readme/example.cpp, to the letter"]
     command = [*os.environ["SYNCBN_MPIRUN"].split(), "-n", str(EXAMPLE_RANKS), os.environ["SYNCBN_README_EXAMPLE"]]

@@ -4,6 +4,8 @@
 #include <climits>
 #include <string>
 
+#include <sched.h>
+
 #include "syncbn/error.hpp"
 
 namespace syncbn::comm {
@@ -22,7 +24,10 @@ void check_mpi_is_running() {
   int finalized = 0;
   MPI_Initialized(&initialized);
   MPI_Finalized(&finalized);
-  if (!initialized) throw MpiError("[Communicator] MPI is not initialized: call MPI_Init before making a Communicator");
+  if (!initialized)
+    throw MpiError(
+        "[Communicator] MPI is not initialized: call MPI_Init "
+        "before making a Communicator");
   if (finalized) throw MpiError("[Communicator] MPI is finalized: no messages are possible any more");
 }
 
@@ -40,8 +45,9 @@ int checked_count(std::size_t bytes) {
   return static_cast<int>(bytes);
 }
 
-/// The key under which a message type carries its Merge: the only road by which MPI's operation can learn which one to
-/// run (its arguments are two buffers and the type; a pointer inside the message would be another process's).
+/// The key under which a message type carries its Merge: the only road by which
+/// MPI's operation can learn which one to run (its arguments are two buffers
+/// and the type; a pointer inside the message would be another process's).
 int merge_key() {
   static const int key = [] {
     int made = MPI_KEYVAL_INVALID;
@@ -113,7 +119,26 @@ MPI_Datatype MpiTransport::message_type(std::size_t bytes, Merge merge) {
 void MpiTransport::all_reduce(std::byte* message, std::size_t bytes, Merge merge) {
   check_mpi_is_running();
   const MPI_Datatype type = message_type(bytes, merge);
-  check(MPI_Allreduce(MPI_IN_PLACE, message, 1, type, operation_, comm_), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Iallreduce(MPI_IN_PLACE, message, 1, type, operation_, comm_, &request), "MPI_Iallreduce");
+  wait(request);
+}
+
+/// Gives the processor away after some misses: with more ranks than cores a rank that spins keeps the one that it waits
+/// for from running (MPICH never yields by itself: 8 ms for a message that then takes 0.1 ms).
+void MpiTransport::wait(MPI_Request& request) {
+  constexpr int kMissesBeforeYield = 20;
+  int done = 0;
+  for (int misses = 0; !done; ++misses) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (!done && misses >= kMissesBeforeYield) sched_yield();
+  }
+}
+
+void MpiTransport::all_gather(const std::byte* mine, std::size_t bytes, std::byte* all) {
+  check_mpi_is_running();
+  const int count = checked_count(bytes);
+  check(MPI_Allgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, comm_), "MPI_Allgather");
 }
 
 void MpiTransport::broadcast(std::byte* data, std::size_t bytes, int root) {

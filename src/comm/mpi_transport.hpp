@@ -10,14 +10,17 @@
 
 namespace syncbn::comm {
 
-/// Owns a duplicate of the caller's communicator on which MPI returns error codes; every code is checked.
+/// Owns a duplicate of the caller's communicator on which MPI returns error
+/// codes; every code is checked.
 ///
-/// A message is ONE element of a derived type, so MPI cannot cut it up, and a user operation merges whole messages.
-/// (With one element Open MPI uses recursive doubling, also faster than its splitting algorithms for messages of this
-/// size.)
+/// A message is ONE element of a derived type, so MPI cannot cut it up, and a
+/// user operation merges whole messages. (With one element Open MPI uses
+/// recursive doubling, also faster than its splitting algorithms for messages
+/// of this size.)
 class MpiTransport final : public Transport {
  public:
-  /// Collective over `comm`. Throws MpiError, on the calling rank, if MPI is not initialized or already finalized.
+  /// Collective over `comm`. Throws MpiError, on the calling rank, if MPI is
+  /// not initialized or already finalized.
   static std::unique_ptr<Transport> duplicate_of(MPI_Comm comm);
 
   ~MpiTransport() override;
@@ -25,6 +28,7 @@ class MpiTransport final : public Transport {
   int size() const noexcept override { return size_; }
   std::unique_ptr<Transport> duplicate() const override;
   void all_reduce(std::byte* message, std::size_t bytes, Merge merge) override;
+  void all_gather(const std::byte* mine, std::size_t bytes, std::byte* all) override;
   void broadcast(std::byte* data, std::size_t bytes, int root) override;
 
  private:
@@ -35,6 +39,7 @@ class MpiTransport final : public Transport {
   };
 
   MpiTransport() = default;
+  static void wait(MPI_Request& request);
   MPI_Datatype message_type(std::size_t bytes, Merge merge);
 
   MPI_Comm comm_ = MPI_COMM_NULL;
