@@ -7,5 +7,6 @@
 #include "syncbn/communicator.hpp"
 #include "syncbn/error.hpp"
 #include "syncbn/options.hpp"
+#include "syncbn/reproducible_sum.hpp"
 #include "syncbn/tensor_view.hpp"
 #include "syncbn/version.hpp"

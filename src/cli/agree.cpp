@@ -34,6 +34,7 @@ ExitCode exit_code_of(ErrorCode code) noexcept {
     case ErrorCode::state:
       return kUsage;
     case ErrorCode::shape:
+    case ErrorCode::non_finite:
       return kBadData;
     case ErrorCode::mismatch:
     case ErrorCode::mpi:

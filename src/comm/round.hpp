@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One round: every rank brings a message or a problem; all leave with the merged message, or with the same error.
+// One round: every rank brings a message or a problem; all leave with the
+// merged message, or with the same error.
 #pragma once
 
 #include <functional>
@@ -20,23 +21,27 @@ struct Problem {
   std::string text;
 };
 
-/// A message under construction: header and body in one piece of memory, reused from round to round.
+/// A message under construction: header and body in one piece of memory, reused
+/// from round to round.
 class Message {
  public:
-  /// Makes room for a body of `bytes`; keeps the storage if it is large enough. The body's content is undefined.
+  /// Makes room for a body of `bytes`; keeps the storage if it is large enough.
+  /// The body's content is undefined.
   void resize_body(std::size_t bytes) { storage_.resize(sizeof(MessageHeader) + bytes); }
 
   std::byte* data() noexcept { return storage_.data(); }
   std::size_t bytes() const noexcept { return storage_.size(); }
   /// 8-byte aligned.
   std::byte* body() noexcept { return storage_.data() + sizeof(MessageHeader); }
+  const std::byte* body() const noexcept { return storage_.data() + sizeof(MessageHeader); }
   std::size_t body_bytes() const noexcept { return storage_.size() - sizeof(MessageHeader); }
 
  private:
   std::vector<std::byte> storage_ = std::vector<std::byte>(sizeof(MessageHeader));
 };
 
-/// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1' forward]".
+/// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1'
+/// forward]".
 using Describe = std::function<std::string(const RoundKey&)>;
 
 /// The rounds of one group of ranks, counted.
@@ -47,11 +52,13 @@ class Rounds {
   int rank() const noexcept { return transport_->rank(); }
   int size() const noexcept { return transport_->size(); }
 
-  /// Merges the messages of all ranks and returns the sum of their counts. `problem`, if there is one, replaces this
-  /// rank's message (the body must still have its size).
+  /// Merges the messages of all ranks and returns the sum of their counts.
+  /// `problem`, if there is one, replaces this rank's message (the body must
+  /// still have its size).
   ///
-  /// Collective: one all-reduce; no message if the group is one rank. If a rank had a problem or was in another round,
-  /// then all ranks throw the same error (a second message, only then).
+  /// Collective: one all-reduce; no message if the group is one rank. If a rank
+  /// had a problem or was in another round, then all ranks throw the same error
+  /// (a second message, only then).
   std::int64_t merge(RoundKey key, std::int64_t count, Message& message, Merge merge_body_and_header,
                      const std::optional<Problem>& problem);
 

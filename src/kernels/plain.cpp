@@ -1,122 +1,162 @@
 // SPDX-License-Identifier: MIT
-// The kernels in plain C++, for any processor.
+// The kernels in plain C++, for any processor: the path SYNCBN_ISA=scalar, and
+// the twin that the vector paths are tested against, byte by byte.
 #include <algorithm>
 
-#include "kernels/kernels.hpp"
+#include "kernels/plain_deposit.hpp"
+#include "kernels/tables.hpp"
 
 namespace syncbn::kernels {
 namespace {
-
-/// Sums of one plane in kLanes lanes: `term(s)` gives the two addends of position s.
-struct LaneSums {
-  double first[kLanes] = {};
-  double second[kLanes] = {};
-
-  template <class Term>
-  void add_plane(Index positions, Term term) {
-    Index s = 0;
-    for (; s + kLanes <= positions; s += kLanes) add_block(kLanes, s, term);
-    add_block(positions - s, s, term);
-    for (Index width = kLanes / 2; width > 0; width /= 2) {
-      for (Index l = 0; l < width; ++l) {
-        first[l] += first[l + width];
-        second[l] += second[l + width];
-      }
-    }
-  }
-
- private:
-  template <class Term>
-  void add_block(Index lanes, Index s, Term term) {
-    for (Index l = 0; l < lanes; ++l) {
-      const auto [a, b] = term(s + l);
-      first[l] += a;
-      second[l] += b;
-    }
-  }
-};
 
 struct Pair {
   double first, second;
 };
 
-/// From sums of differences to `first`: mean and M2. A NaN stays a NaN.
-void moments_from_differences(double first, double sum, double sum_of_squares, Index count, double& mean, double& m2) {
-  const double mean_difference = sum / static_cast<double>(count);
-  const double centred = sum_of_squares - sum * mean_difference;
-  mean = first + mean_difference;
-  m2 = centred < 0.0 ? 0.0 : centred;
+/// Sums of one plane in kLanes lanes: term(s) gives the two addends of position
+/// s.
+template <class Term>
+Pair sum_plane(Index positions, const Term& term) {
+  double first[kLanes] = {};
+  double second[kLanes] = {};
+  for (Index s = 0; s < positions; ++s) {
+    const Pair addend = term(s);
+    first[s % kLanes] += addend.first;
+    second[s % kLanes] += addend.second;
+  }
+  for (Index width = kLanes / 2; width > 0; width /= 2) {
+    for (Index l = 0; l < width; ++l) {
+      first[l] += first[l + width];
+      second[l] += second[l + width];
+    }
+  }
+  return {first[0], second[0]};
 }
 
 template <class T>
-void sample_moments(const void* data, SampleShape shape, double* mean, double* m2) {
+void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   const T* x = static_cast<const T*>(data);
-  const auto [channels, positions, channels_last] = shape;
-  if (channels_last || positions == 1) {
-    std::fill_n(mean, channels, 0.0);
-    std::fill_n(m2, channels, 0.0);
-    for (Index s = 1; s < positions; ++s) {
-      const T* row = x + s * channels;
-      for (Index c = 0; c < channels; ++c) {
-        const double d = static_cast<double>(row[c]) - static_cast<double>(x[c]);
-        mean[c] += d;
-        m2[c] += d * d;
-      }
-    }
-    for (Index c = 0; c < channels; ++c) {
-      moments_from_differences(static_cast<double>(x[c]), mean[c], m2[c], positions, mean[c], m2[c]);
+  if (!shape.is_row_major()) {
+    for (Index c = 0; c < shape.channels; ++c) {
+      const T* plane = x + c * shape.positions;
+      const double first = static_cast<double>(plane[0]);
+      const Pair sum = sum_plane(shape.positions, [=](Index s) {
+        const double d = static_cast<double>(plane[s]) - first;
+        return Pair{d, d * d};
+      });
+      sums.first[c] = first;
+      sums.d[c] = sum.first;
+      sums.dd[c] = sum.second;
     }
     return;
   }
-  for (Index c = 0; c < channels; ++c) {
-    const T* plane = x + c * positions;
-    const double first = static_cast<double>(plane[0]);
-    LaneSums sums;
-    sums.add_plane(positions, [=](Index s) {
-      const double d = static_cast<double>(plane[s]) - first;
-      return Pair{d, d * d};
-    });
-    moments_from_differences(first, sums.first[0], sums.second[0], positions, mean[c], m2[c]);
+  for (Index c = 0; c < shape.channels; ++c) sums.first[c] = static_cast<double>(x[c]);
+  std::fill_n(sums.d, shape.channels, 0.0);
+  std::fill_n(sums.dd, shape.channels, 0.0);
+  for (Index s = 0; s < shape.positions; ++s) {
+    for (Index c = 0; c < shape.channels; ++c) {
+      const double d = static_cast<double>(x[s * shape.channels + c]) - sums.first[c];
+      sums.d[c] += d;
+      sums.dd[c] += d * d;
+    }
   }
 }
 
 template <class T>
-void sample_gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, const double* mean,
-                          double* sum_dy, double* sum_dy_xmu) {
+void moment_rows(PlaneSums sums, Index channels, Index positions, double* a, double* b, Index stride) {
+  constexpr Index kRows = moment_rows_for(DataTypeOf<T>::value);
+  for (Index c = 0; c < channels; ++c) {
+    double terms_a[kRows], terms_b[kRows];
+    if constexpr (std::is_same_v<T, double>) {
+      moment_terms_one(sums.first[c], sums.d[c], sums.dd[c], static_cast<double>(positions), terms_a, terms_b);
+    } else {
+      moment_pair_one(sums.first[c], sums.d[c], sums.dd[c], static_cast<double>(positions), terms_a, terms_b);
+    }
+    for (Index r = 0; r < kRows; ++r) {
+      a[r * stride + c] = terms_a[r];
+      b[r * stride + c] = terms_b[r];
+    }
+  }
+}
+
+template <class T>
+void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, Mean mean, double* sum_dy,
+                   double* sum_dy_xmu) {
   const T* x = static_cast<const T*>(x_data);
   const T* dy = static_cast<const T*>(dy_data);
-  const auto [channels, positions, channels_last] = shape;
-  if (channels_last || positions == 1) {
-    std::fill_n(sum_dy, channels, 0.0);
-    std::fill_n(sum_dy_xmu, channels, 0.0);
-    for (Index s = 0; s < positions; ++s) {
-      for (Index c = 0; c < channels; ++c) {
-        const double g = static_cast<double>(dy[s * channels + c]);
-        sum_dy[c] += g;
-        sum_dy_xmu[c] += g * (static_cast<double>(x[s * channels + c]) - mean[c]);
-      }
+  if (!shape.is_row_major()) {
+    for (Index c = 0; c < shape.channels; ++c) {
+      const T* x_plane = x + c * shape.positions;
+      const T* dy_plane = dy + c * shape.positions;
+      const Pair sum = sum_plane(shape.positions, [=](Index s) {
+        const double g = static_cast<double>(dy_plane[s]);
+        return Pair{g, g * centred(x_plane[s], mean.hi[c], mean.lo[c])};
+      });
+      sum_dy[c] = sum.first;
+      sum_dy_xmu[c] = sum.second;
     }
     return;
   }
-  for (Index c = 0; c < channels; ++c) {
-    const T* x_plane = x + c * positions;
-    const T* dy_plane = dy + c * positions;
-    const double mu = mean[c];
-    LaneSums sums;
-    sums.add_plane(positions, [=](Index s) {
-      const double g = static_cast<double>(dy_plane[s]);
-      return Pair{g, g * (static_cast<double>(x_plane[s]) - mu)};
-    });
-    sum_dy[c] = sums.first[0];
-    sum_dy_xmu[c] = sums.second[0];
+  std::fill_n(sum_dy, shape.channels, 0.0);
+  std::fill_n(sum_dy_xmu, shape.channels, 0.0);
+  for (Index s = 0; s < shape.positions; ++s) {
+    for (Index c = 0; c < shape.channels; ++c) {
+      const double g = static_cast<double>(dy[s * shape.channels + c]);
+      sum_dy[c] += g;
+      sum_dy_xmu[c] += g * centred(x[s * shape.channels + c], mean.hi[c], mean.lo[c]);
+    }
   }
 }
 
-/// Calls element(offset, channel) for every element of a block, in memory order.
+template <int K>
+Index deposit_pairs(PairRows rows, BinColumns a, BinColumns b, Index from) {
+  return deposit_rows<K>(rows.rows, rows.channels, a, b, from, LoadPairs{rows});
+}
+
+Index deposit_values(const void* x, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
+  return deposit_rows<3>(rows, channels, a, b, from, LoadSquares<float>{static_cast<const float*>(x), channels});
+}
+
+template <class T>
+Index deposit_gradients(const void* x, const void* dy, Index rows, Index channels, Mean mean, BinColumns a,
+                        BinColumns b, Index from) {
+  const LoadGradients<T> load{static_cast<const T*>(x), static_cast<const T*>(dy), channels, mean};
+  return deposit_rows<bins_for(DataTypeOf<T>::value)>(rows, channels, a, b, from, load);
+}
+
+template <class T>
+void expand_values(const void* x_data, Index rows, Index channels, Index from, Index width, double* a, double* b) {
+  const T* x = static_cast<const T*>(x_data) + from;
+  for (Index r = 0; r < rows; ++r, x += channels) {
+    for (Index c = 0; c < width; ++c) {
+      const double value = static_cast<double>(x[c]);
+      *a++ = value;
+      *b++ = value * value;
+    }
+    if (value_rows_for(DataTypeOf<T>::value) == 1) continue;
+    for (Index c = 0; c < width; ++c) {
+      const double value = static_cast<double>(x[c]);
+      *a++ = 0.0;
+      *b++ = std::isfinite(value) ? std::fma(value, value, -(value * value)) : 0.0;
+    }
+  }
+}
+
+template <class T>
+void expand_gradients(const void* x_data, const void* dy_data, Index rows, Index channels, Mean mean, Index from,
+                      Index width, double* a, double* b) {
+  const LoadGradients<T> load{static_cast<const T*>(x_data), static_cast<const T*>(dy_data), channels, mean};
+  for (Index r = 0; r < rows; ++r) {
+    for (Index c = 0; c < width; ++c) load(r, from + c, *a++, *b++);
+  }
+}
+
+/// Calls element(offset, channel) for every element of a block, in memory
+/// order.
 template <class Element>
-void for_each_element(BlockShape shape, Element element) {
+void for_each_element(BlockShape shape, const Element& element) {
   const auto [channels, positions, channels_last] = shape.sample;
-  if (channels_last || positions == 1) {
+  if (shape.sample.is_row_major()) {
     const Index rows = shape.samples * positions;
     for (Index r = 0; r < rows; ++r) {
       for (Index c = 0; c < channels; ++c) element(r * channels + c, c);
@@ -124,8 +164,7 @@ void for_each_element(BlockShape shape, Element element) {
     return;
   }
   for (Index plane = 0; plane < shape.samples * channels; ++plane) {
-    const Index c = plane % channels;
-    for (Index s = 0; s < positions; ++s) element(plane * positions + s, c);
+    for (Index s = 0; s < positions; ++s) element(plane * positions + s, plane % channels);
   }
 }
 
@@ -133,9 +172,8 @@ template <class T>
 void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k) {
   const T* x = static_cast<const T*>(x_data);
   T* y = static_cast<T*>(y_data);
-  for_each_element(shape, [=](Index i, Index c) {
-    y[i] = static_cast<T>((static_cast<double>(x[i]) - k.mean[c]) * k.scale[c] + k.shift[c]);
-  });
+  for_each_element(
+      shape, [=](Index i, Index c) { y[i] = normalize_one(x[i], k.mean.hi[c], k.mean.lo[c], k.scale[c], k.shift[c]); });
 }
 
 template <class T>
@@ -144,9 +182,8 @@ void input_gradient(const void* x_data, const void* dy_data, void* dx_data, Bloc
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
   for_each_element(shape, [=](Index i, Index c) {
-    const double xmu = static_cast<double>(x[i]) - k.mean[c];
-    const double centred_dy = static_cast<double>(dy[i]) - k.mean_dy[c];
-    dx[i] = static_cast<T>((centred_dy - xmu * k.slope[c]) * k.scale[c]);
+    dx[i] = input_gradient_one(centred(x[i], k.mean.hi[c], k.mean.lo[c]), dy[i], k.invstd[c], k.mean_dy[c], k.slope[c],
+                               k.scale[c]);
   });
 }
 
@@ -158,11 +195,20 @@ void scale_by_channel(const void* dy_data, void* dx_data, BlockShape shape, cons
 }
 
 template <class T>
-constexpr KernelTable kPlain = {sample_moments<T>, sample_gradient_sums<T>, normalize<T>, input_gradient<T>,
+constexpr KernelTable kPlain = {plane_sums<T>,
+                                moment_rows<T>,
+                                gradient_sums<T>,
+                                deposit_pairs<bins_for(DataTypeOf<T>::value)>,
+                                std::is_same_v<T, float> ? deposit_values : nullptr,
+                                deposit_gradients<T>,
+                                expand_values<T>,
+                                expand_gradients<T>,
+                                normalize<T>,
+                                input_gradient<T>,
                                 scale_by_channel<T>};
 
 }  // namespace
 
-const KernelTable& table_for(DataType type) { return type == DataType::f64 ? kPlain<double> : kPlain<float>; }
+const KernelTable& plain_table(DataType type) { return type == DataType::f64 ? kPlain<double> : kPlain<float>; }
 
 }  // namespace syncbn::kernels

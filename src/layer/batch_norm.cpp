@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The layer: local sums, one message, finish, element pass, running statistics. How each is done lives elsewhere.
+// The layer: local sums, one message, finish, element pass, running statistics.
+// How each is done lives elsewhere.
 #include "syncbn/batch_norm.hpp"
 
 #include <optional>
@@ -11,6 +12,8 @@
 #include "layer/check.hpp"
 #include "layer/contract.hpp"
 #include "layer/fast_sums.hpp"
+#include "layer/parallel.hpp"
+#include "layer/reproducible_sums.hpp"
 #include "statistics/moments.hpp"
 #include "statistics/running_stats.hpp"
 #include "syncbn/communicator.hpp"
@@ -37,9 +40,14 @@ struct Workspace {
     std::vector<double> dy, dy_xmu;  // sum(dy), sum(dy*(x-mean))
   };
   std::vector<double> scale, shift;    // gamma*invstd, beta
-  std::vector<double> mean_dy, slope;  // mean(dy), invstd^2 * mean(dy*(x-mean))
+  std::vector<double> mean_dy, slope;  // mean(dy), mean(dy*xhat)
   GradientSums own, global;            // over this rank's samples, over the batch
 };
+
+/// The mean from channel c on.
+kernels::Mean mean_of(const BatchNormCache& statistics, Index c = 0) {
+  return {statistics.mean.data() + c, statistics.mean_lo.data() + c};
+}
 
 }  // namespace
 
@@ -61,7 +69,12 @@ class BatchNorm::Impl {
       running_mean.assign(options.parameter_type, channels, 0.0);
       running_var.assign(options.parameter_type, channels, 1.0);
     }
-    sums_ = std::make_unique<layer::FastSums>(channels);
+    if (options.reduction == Reduction::fast) {
+      sums_ = std::make_unique<layer::FastSums>(channels);
+    } else {
+      sums_ =
+          std::make_unique<layer::ReproducibleSums>(channels, options.parameter_type, rounds_.rank(), options.threads);
+    }
     work_.emplace(channels);
   }
 
@@ -72,6 +85,7 @@ class BatchNorm::Impl {
     const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
     const Index count = rounds_.merge(key_of(Pass::forward), local_count, message_, sums_->merge_moments(), problem);
 
+    check_sums(Pass::forward);
     finish_statistics(message_.body(), count, cache);
     fill_cache(BatchNormCache::Mode::train, x, y, count, cache);
     if (count == 0) return;
@@ -89,6 +103,7 @@ class BatchNorm::Impl {
     throw_if(layer::check_forward(options, pass, x, y));
     const auto channels = static_cast<std::size_t>(options.num_features);
     cache.mean.resize(channels);
+    cache.mean_lo.assign(channels, 0.0);
     cache.var.resize(channels);
     cache.invstd.resize(channels);
     for (std::size_t c = 0; c < channels; ++c) {
@@ -100,7 +115,8 @@ class BatchNorm::Impl {
     normalize(x, y, cache);
   }
 
-  /// Eval of a layer without running statistics: those of this rank's own batch, as PyTorch.
+  /// Eval of a layer without running statistics: those of this rank's own
+  /// batch, as PyTorch.
   void forward_with_own_statistics(const ConstTensorView& x, const TensorView& y, BatchNormCache& cache) {
     throw_if(layer::check_forward(options, "eval forward", x, y));
     const Index count = x.shape.samples * x.shape.positions;
@@ -138,13 +154,30 @@ class BatchNorm::Impl {
     if (problem) throw_error(problem->code, problem->text);
   }
 
+  /// Of the merged sums: every rank finds the same.
+  void check_sums(Pass pass) const {
+    const std::byte* body = message_.body();
+    if (sums_->has_overflowed(body)) {
+      throw StateError(layer::where(options, layer::name_of(pass)) +
+                       " the batch has more samples than can be summed (2^27)");
+    }
+    if (options.non_finite == NonFinitePolicy::propagate) return;
+    const std::optional<layer::NonFinite> found = sums_->non_finite(body);
+    if (!found) return;
+    const std::string rank = found->rank < 0 ? "some rank" : "rank " + std::to_string(found->rank);
+    throw NonFiniteError(layer::where(options, layer::name_of(pass)) + (pass == Pass::forward ? " x" : " x or dy") +
+                         " is not finite in channel " + std::to_string(found->channel) + " (" + rank + " of " +
+                         std::to_string(rounds_.size()) + ")");
+  }
+
   void finish_statistics(const std::byte* body, Index count, BatchNormCache& cache) {
     const auto channels = static_cast<std::size_t>(options.num_features);
     cache.mean.assign(channels, 0.0);
+    cache.mean_lo.assign(channels, 0.0);
     cache.var.assign(channels, 0.0);
     cache.invstd.assign(channels, 0.0);
     if (count == 0) return;
-    sums_->finish_moments(body, count, cache.mean.data(), cache.var.data());
+    sums_->finish_moments(body, count, cache.mean.data(), cache.mean_lo.data(), cache.var.data());
     statistics::invstd_of(options.num_features, cache.var.data(), options.eps, cache.invstd.data());
   }
 
@@ -163,8 +196,12 @@ class BatchNorm::Impl {
     for (Index c = 0; c < options.num_features; ++c) {
       work_->shift[static_cast<std::size_t>(c)] = options.affine ? beta[c] : 0.0;
     }
-    kernels::table_for(x.type).normalize(x.data, y.data, layer::block_shape_of(x.shape),
-                                         {statistics.mean.data(), work_->scale.data(), work_->shift.data()});
+    const kernels::KernelTable& kernel = kernels::table_for(x.type);
+    layer::for_each_piece(layer::block_shape_of(x.shape), options.threads, [&](const layer::Piece& piece) {
+      const Index c = piece.channel;
+      kernel.normalize(layer::element_of(x, piece.offset), layer::element_of(y, piece.offset), piece.shape,
+                       {mean_of(statistics, c), work_->scale.data() + c, work_->shift.data() + c});
+    });
   }
 
   /// scale = gamma * invstd
@@ -178,11 +215,14 @@ class BatchNorm::Impl {
   void backward_train(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
                       BatchNormGradients* gradients, const std::optional<Problem>& problem) {
     message_.resize_body(sums_->body_bytes());
-    if (!problem) sums_->add_gradients(cache.x, dy, cache.mean.data(), message_.body());
+    if (!problem) sums_->add_gradients(cache.x, dy, mean_of(cache), message_.body());
     const bool local = options.parameter_gradients == ParameterGradients::local;
-    if (!problem && local) finish_gradients(work_->own);  // before the message turns this rank's sums into global ones
+    if (!problem && local)
+      finish_gradients(work_->own);  // before the message turns this rank's sums
+                                     // into global ones
     rounds_.merge(key_of(Pass::backward), 0, message_, sums_->merge_gradients(), problem);
 
+    check_sums(Pass::backward);
     finish_gradients(work_->global);
     if (dx.shape.element_count() > 0) input_gradient(cache, dy, dx);
     if (gradients != nullptr) {
@@ -194,30 +234,39 @@ class BatchNorm::Impl {
     sums_->finish_gradients(message_.body(), sums.dy.data(), sums.dy_xmu.data());
   }
 
-  /// dx = gamma*invstd * ( dy - sum(dy)/M - (x-mean) * invstd^2 * sum(dy*(x-mean))/M )
+  /// dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) )
   void input_gradient(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx) {
     set_scale(cache);
     const double count = static_cast<double>(cache.count);
     for (std::size_t c = 0; c < cache.invstd.size(); ++c) {
       work_->mean_dy[c] = work_->global.dy[c] / count;
-      work_->slope[c] = cache.invstd[c] * (cache.invstd[c] * (work_->global.dy_xmu[c] / count));
+      work_->slope[c] = cache.invstd[c] * (work_->global.dy_xmu[c] / count);
     }
-    kernels::table_for(dy.type).input_gradient(
-        cache.x.data, dy.data, dx.data, layer::block_shape_of(dy.shape),
-        {cache.mean.data(), work_->mean_dy.data(), work_->slope.data(), work_->scale.data()});
+    const kernels::KernelTable& kernel = kernels::table_for(dy.type);
+    layer::for_each_piece(layer::block_shape_of(dy.shape), options.threads, [&](const layer::Piece& piece) {
+      const Index c = piece.channel;
+      kernel.input_gradient(layer::element_of(cache.x, piece.offset), layer::element_of(dy, piece.offset),
+                            layer::element_of(dx, piece.offset), piece.shape,
+                            {mean_of(cache, c), cache.invstd.data() + c, work_->mean_dy.data() + c,
+                             work_->slope.data() + c, work_->scale.data() + c});
+    });
   }
 
   void backward_frozen(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
                        BatchNormGradients* gradients) {
     if (gradients != nullptr) {  // before dx, which may overwrite dy
       message_.resize_body(sums_->body_bytes());
-      sums_->add_gradients(cache.x, dy, cache.mean.data(), message_.body());
+      sums_->add_gradients(cache.x, dy, mean_of(cache), message_.body());
       finish_gradients(work_->own);
       set_gradients(cache, work_->own, ParameterGradients::local, *gradients);
     }
     if (dx.shape.element_count() == 0) return;
     set_scale(cache);
-    kernels::table_for(dy.type).scale(dy.data, dx.data, layer::block_shape_of(dy.shape), work_->scale.data());
+    const kernels::KernelTable& kernel = kernels::table_for(dy.type);
+    layer::for_each_piece(layer::block_shape_of(dy.shape), options.threads, [&](const layer::Piece& piece) {
+      kernel.scale(layer::element_of(dy, piece.offset), layer::element_of(dx, piece.offset), piece.shape,
+                   work_->scale.data() + piece.channel);
+    });
   }
 
   /// dgamma = sum(dy*xhat) = invstd * sum(dy*(x-mean)),  dbeta = sum(dy)

@@ -18,4 +18,18 @@ inline const std::byte* sample_of(const ConstTensorView& x, Index n) {
   return static_cast<const std::byte*>(x.data) + n * x.shape.channels * x.shape.positions * size_of(x.type);
 }
 
+/// Element i of a tensor, in memory order.
+inline const void* element_of(const ConstTensorView& x, Index i) {
+  return static_cast<const std::byte*>(x.data) + i * size_of(x.type);
+}
+inline void* element_of(const TensorView& y, Index i) { return static_cast<std::byte*>(y.data) + i * size_of(y.type); }
+
+/// Samples [begin, end) of a tensor.
+inline ConstTensorView samples_of(const ConstTensorView& x, Index begin, Index end) {
+  ConstTensorView part = x;
+  part.data = sample_of(x, begin);
+  part.shape.samples = end - begin;
+  return part;
+}
+
 }  // namespace syncbn::layer

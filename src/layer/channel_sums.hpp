@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: MIT
-// The seam between the layer and a way of summing: what a Reduction must be able to do.
+// The seam between the layer and a way of summing: what a Reduction must be
+// able to do.
 #pragma once
 
 #include <cstddef>
+#include <optional>
 
 #include "comm/transport.hpp"
+#include "kernels/kernels.hpp"
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn::layer {
 
-/// Per-channel sums over samples, as bytes that ranks can merge. A body is memory of body_bytes(); it belongs to the
-/// layer's message, behind the message's header.
+/// The first value that is not finite: the lowest rank's, and there the lowest channel's. Rank -1: not known.
+struct NonFinite {
+  int rank;
+  Index channel;
+};
+
+/// Per-channel sums over samples, as bytes that ranks can merge. A body is
+/// memory of body_bytes(); it belongs to the layer's message, behind the
+/// message's header.
 ///
-/// All sizes and results depend on nothing but what all ranks share, so finish_* give every rank the same numbers.
+/// All sizes and results depend on nothing but what all ranks share, so
+/// finish_* give every rank the same numbers.
 class ChannelSums {
  public:
   virtual ~ChannelSums() = default;
@@ -23,14 +34,20 @@ class ChannelSums {
   /// body <- the moments of this rank's samples of x; x may be empty.
   virtual void add_samples(const ConstTensorView& x, std::byte* body) = 0;
   virtual comm::Merge merge_moments() const = 0;
-  /// mean and biased var, (C), of the `count` > 0 values merged into the body.
-  virtual void finish_moments(const std::byte* body, Index count, double* mean, double* var) const = 0;
+  /// mean, what it lost in rounding, and biased var, (C) each, of the `count` >
+  /// 0 values merged into the body.
+  virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const = 0;
 
   /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.
-  virtual void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, const double* mean,
+  virtual void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean,
                              std::byte* body) = 0;
   virtual comm::Merge merge_gradients() const = 0;
   virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const = 0;
+
+  /// What is not finite in a merged body of either pass, if anything.
+  virtual std::optional<NonFinite> non_finite(const std::byte* body) const = 0;
+  /// Have more samples been merged into the body than it can count?
+  virtual bool has_overflowed(const std::byte* body) const = 0;
 };
 
 }  // namespace syncbn::layer

@@ -2,6 +2,9 @@
 #include "layer/check.hpp"
 
 #include <cmath>
+#include <cstdlib>
+
+#include "kernels/kernels.hpp"
 
 namespace syncbn::layer {
 namespace {
@@ -106,6 +109,11 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
   if (!(options.eps >= 0.0) || !std::isfinite(options.eps)) {
     return problem("eps is " + std::to_string(options.eps) + ", it must be finite and at least 0");
   }
+  if (options.threads < 1) return problem("threads is " + std::to_string(options.threads) + ", it must be at least 1");
+  if (!kernels::chosen_isa().is_valid) {
+    return problem(std::string("the environment variable SYNCBN_ISA is '") + std::getenv("SYNCBN_ISA") +
+                   "', which this processor or build does not have (scalar, avx2, avx512)");
+  }
   if (options.momentum && !(*options.momentum >= 0.0 && *options.momentum <= 1.0)) {
     return problem("momentum is " + std::to_string(*options.momentum) + ", it must be in [0, 1]");
   }
@@ -129,7 +137,9 @@ std::optional<Problem> check_backward(const BatchNormOptions& options, const Bat
     return problem("the cache is of a layer with another number of channels");
   }
   if (cache.x_overwritten && (cache.mode == BatchNormCache::Mode::train || wants_parameter_gradients)) {
-    return problem("x was overwritten by the forward pass (y = x); keep a copy and point cache.x to it");
+    return problem(
+        "x was overwritten by the forward pass (y = x); keep a copy "
+        "and point cache.x to it");
   }
   if (auto found = check_tensor(options, place, "x", cache.x)) return found;
   if (auto found = check_pair(options, place, "x", cache.x, "dy", dy)) return found;

@@ -2,6 +2,7 @@
 #include "layer/fast_sums.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "comm/message.hpp"
@@ -47,30 +48,45 @@ void FastSums::add_samples(const ConstTensorView& x, std::byte* body) {
   double* total = numbers(body);
   std::fill_n(total, 2 * channels_, 0.0);
   if (x.shape.element_count() == 0) return;
-  const kernels::KernelTable& kernel = kernels::table_for(x.type);
-  const Index positions = x.shape.positions;
-  double* mean = sample_.data();
-  double* m2 = sample_.data() + channels_;
-  for (Index n = 0; n < x.shape.samples; ++n) {
-    kernel.sample_moments(sample_of(x, n), sample_shape_of(x.shape), mean, m2);
-    statistics::merge_moments(channels_, n * positions, {total, total + channels_}, positions, {mean, m2});
+  if (x.shape.positions == 1) {  // the whole shard as one sample with N positions
+    merge_planes(x, sample_of(x, 0), {channels_, x.shape.samples, /*channels_last=*/true}, 0, total);
+    return;
   }
+  for (Index n = 0; n < x.shape.samples; ++n) {
+    merge_planes(x, sample_of(x, n), sample_shape_of(x.shape), n * x.shape.positions, total);
+  }
+}
+
+/// total <- total united with the moments of one sample's planes.
+void FastSums::merge_planes(const ConstTensorView& x, const std::byte* data, kernels::SampleShape shape,
+                            Index count_before, double* total) {
+  const kernels::PlaneSums sums{sample_.data(), sample_.data() + channels_, sample_.data() + 2 * channels_};
+  kernels::table_for(x.type).plane_sums(data, shape, sums);
+  statistics::moments_from_differences(channels_, shape.positions, sums.first, sums.d, sums.dd);
+  statistics::merge_moments(channels_, count_before, {total, total + channels_}, shape.positions,
+                            {sums.first, sums.dd});
 }
 
 comm::Merge FastSums::merge_moments() const { return merge_moments_message; }
 
-void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* var) const {
+void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const {
   statistics::finish_moments(channels_, count, {numbers(body), numbers(body) + channels_}, mean, var);
+  std::fill_n(mean_lo, channels_, 0.0);
 }
 
-void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, const double* mean, std::byte* body) {
+void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) {
   double* total = numbers(body);
   std::fill_n(total, 2 * channels_, 0.0);
   if (x.shape.element_count() == 0) return;
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
+  if (x.shape.positions == 1) {
+    kernel.gradient_sums(x.data, dy.data, {channels_, x.shape.samples, /*channels_last=*/true}, mean, total,
+                         total + channels_);
+    return;
+  }
   for (Index n = 0; n < x.shape.samples; ++n) {
-    kernel.sample_gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
-                                sample_.data() + channels_);
+    kernel.gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
+                         sample_.data() + channels_);
     for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
   }
 }
@@ -80,6 +96,14 @@ comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; 
 void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const {
   std::copy_n(numbers(body), channels_, sum_dy);
   std::copy_n(numbers(body) + channels_, channels_, sum_dy_xmu);
+}
+
+std::optional<NonFinite> FastSums::non_finite(const std::byte* body) const {
+  const double* number = numbers(body);
+  for (Index c = 0; c < channels_; ++c) {
+    if (!std::isfinite(number[c]) || !std::isfinite(number[channels_ + c])) return NonFinite{-1, c};
+  }
+  return std::nullopt;
 }
 
 }  // namespace syncbn::layer

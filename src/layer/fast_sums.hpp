@@ -8,22 +8,28 @@
 
 namespace syncbn::layer {
 
-/// Body: mean (C) and M2 (C), or sum_dy (C) and sum_dy_xmu (C), doubles. The count rides in the message's header.
+/// Body: mean (C) and M2 (C), or sum_dy (C) and sum_dy_xmu (C), doubles. The
+/// count rides in the message's header.
 class FastSums final : public ChannelSums {
  public:
-  explicit FastSums(Index channels) : channels_(channels), sample_(2 * static_cast<std::size_t>(channels)) {}
+  explicit FastSums(Index channels) : channels_(channels), sample_(3 * static_cast<std::size_t>(channels)) {}
 
   std::size_t body_bytes() const override { return 2 * static_cast<std::size_t>(channels_) * sizeof(double); }
   void add_samples(const ConstTensorView& x, std::byte* body) override;
   comm::Merge merge_moments() const override;
-  void finish_moments(const std::byte* body, Index count, double* mean, double* var) const override;
-  void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, const double* mean, std::byte* body) override;
+  void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const override;
+  void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) override;
   comm::Merge merge_gradients() const override;
   void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const override;
+  std::optional<NonFinite> non_finite(const std::byte* body) const override;
+  bool has_overflowed(const std::byte*) const override { return false; }
 
  private:
+  void merge_planes(const ConstTensorView& x, const std::byte* data, kernels::SampleShape shape, Index count_before,
+                    double* total);
+
   Index channels_;
-  std::vector<double> sample_;  // one sample's two sums, (2, C)
+  std::vector<double> sample_;  // one sample's sums, (3, C)
 };
 
 }  // namespace syncbn::layer

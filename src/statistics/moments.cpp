@@ -6,6 +6,16 @@
 
 namespace syncbn::statistics {
 
+void moments_from_differences(Index channels, Index count, double* first, const double* d, double* dd) {
+  const double total = static_cast<double>(count);
+  for (Index c = 0; c < channels; ++c) {
+    const double mean_difference = d[c] / total;
+    const double m2 = dd[c] - d[c] * mean_difference;
+    first[c] += mean_difference;
+    dd[c] = m2 < 0.0 ? 0.0 : m2;  // a NaN stays
+  }
+}
+
 void merge_moments(Index channels, Index count_a, MomentsView a, Index count_b, ConstMomentsView b) {
   if (count_b == 0) return;
   if (count_a == 0) {

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// What happens to one element or one channel: the definition that every path
+// follows, and the code for tails.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/kernels.hpp"
+
+namespace syncbn::kernels {
+
+/// (x - mean) * scale + shift
+inline float normalize_one(float x, double mean, double /*mean_lo*/, double scale, double shift) {
+  return static_cast<float>((static_cast<double>(x) - mean) * scale + shift);
+}
+inline double normalize_one(double x, double mean, double mean_lo, double scale, double shift) {
+  return ((x - mean) - mean_lo) * scale + shift;
+}
+
+inline double centred(float x, double mean, double /*mean_lo*/) { return static_cast<double>(x) - mean; }
+inline double centred(double x, double mean, double mean_lo) { return (x - mean) - mean_lo; }
+
+/// ((dy - mean_dy) - (xmu * invstd) * slope) * scale
+template <class T>
+T input_gradient_one(double xmu, T dy, double invstd, double mean_dy, double slope, double scale) {
+  return static_cast<T>(((static_cast<double>(dy) - mean_dy) - (xmu * invstd) * slope) * scale);
+}
+
+/// a + b = s + error, exactly.
+inline double two_sum(double a, double b, double& error) {
+  const double s = a + b;
+  const double bb = s - a;
+  error = (a - (s - bb)) + (b - bb);
+  return s;
+}
+
+/// a * b = p + error, exactly: fma's one rounding falls on an exact number.
+inline double two_product(double a, double b, double& error) {
+  const double p = a * b;
+  error = std::fma(a, b, -p);
+  return p;
+}
+
+/// moment_rows of one channel of f32 data: pairs (sum_hi, square_hi), (sum_lo,
+/// square_lo).
+inline void moment_pair_one(double first, double d, double dd, double positions, double a[2], double b[2]) {
+  double pe, se, ae, be, abe, qe;
+  const double p = two_product(positions, first, pe);
+  const double s = two_sum(p, d, se);
+  const double sum_rest = se + pe;
+  a[0] = s + sum_rest;
+  a[1] = sum_rest - (a[0] - s);
+
+  const double square = two_product(p, first, ae);
+  const double cross = two_product(first + first, d, be);
+  const double q = two_sum(two_sum(square, cross, abe), dd, qe);
+  const double rest = ((ae + pe * first) + be) + (abe + qe);
+  b[0] = q + rest;
+  b[1] = rest - (b[0] - q);
+}
+
+/// moment_rows of one channel of f64 data.
+inline void moment_terms_one(double first, double d, double dd, double positions, double a[7], double b[7]) {
+  a[0] = two_product(positions, first, a[1]);
+  a[2] = d;
+  a[3] = a[4] = a[5] = a[6] = 0.0;
+  b[0] = two_product(a[0], first, b[1]);
+  b[2] = two_product(a[1], first, b[3]);
+  b[4] = two_product(first + first, d, b[5]);
+  b[6] = dd;
+}
+
+inline std::int64_t bits_of(double value) {
+  std::int64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+/// 2^-37: from one bin's unit to the next.
+inline constexpr double kNextBin = 1.0 / 137438953472.0;
+
+inline double double_of(std::int64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/// Adds the slices of a value in K bins to slice[0..K). False if the value does
+/// not fit (a NaN never does).
+template <int K>
+bool add_slices(double value, double magic, std::int64_t* slice) {
+  const std::int64_t plain_bits = bits_of(magic) - kTopHalf;
+  double shifted = value + magic;
+  if (((bits_of(shifted) ^ plain_bits) & ~(2 * kTopHalf - 1)) != 0) return false;
+  slice[0] += bits_of(shifted) - bits_of(magic);
+  value -= shifted - magic;
+  magic = double_of(plain_bits);
+  for (int k = 1; k < K; ++k) {
+    magic *= kNextBin;
+    shifted = value + magic;
+    slice[k] += bits_of(shifted) - bits_of(magic);
+    value -= shifted - magic;
+  }
+  return true;
+}
+
+}  // namespace syncbn::kernels

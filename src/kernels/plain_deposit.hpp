@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// Deposits in plain C++: the only code for strips narrower than kStrip, and the
+// whole of the scalar path.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/one.hpp"
+
+namespace syncbn::kernels {
+
+/// Deposits one strip of `width` <= kStrip channels, or nothing if a value does
+/// not fit. load(row, channel) gives the pair.
+template <int K, class Load>
+bool deposit_strip(Index rows, Index channel, Index width, const BinColumns& a, const BinColumns& b, const Load& load) {
+  std::int64_t slices_a[kStrip][K] = {};
+  std::int64_t slices_b[kStrip][K] = {};
+  for (Index r = 0; r < rows; ++r) {
+    for (Index i = 0; i < width; ++i) {
+      const Index c = channel + i;
+      double va, vb;
+      load(r, c, va, vb);
+      if (!add_slices<K>(va, a.magic[c], slices_a[i])) return false;
+      if (!add_slices<K>(vb, b.magic[c], slices_b[i])) return false;
+    }
+  }
+  for (Index i = 0; i < width; ++i) {
+    for (Index k = 0; k < K; ++k) {
+      a.bin[k * a.stride + channel + i] += slices_a[i][k];
+      b.bin[k * b.stride + channel + i] += slices_b[i][k];
+    }
+  }
+  return true;
+}
+
+struct LoadPairs {
+  PairRows rows;
+  void operator()(Index r, Index c, double& a, double& b) const {
+    a = rows.a[r * rows.stride + c];
+    b = rows.b[r * rows.stride + c];
+  }
+};
+
+template <class T>
+struct LoadSquares {
+  const T* x;
+  Index channels;
+  void operator()(Index r, Index c, double& a, double& b) const {
+    a = static_cast<double>(x[r * channels + c]);
+    b = a * a;
+  }
+};
+
+template <class T>
+struct LoadGradients {
+  const T* x;
+  const T* dy;
+  Index channels;
+  Mean mean;
+  void operator()(Index r, Index c, double& a, double& b) const {
+    a = static_cast<double>(dy[r * channels + c]);
+    b = a * centred(x[r * channels + c], mean.hi[c], mean.lo[c]);
+  }
+};
+
+template <int K, class Load>
+Index deposit_rows(Index rows, Index channels, const BinColumns& a, const BinColumns& b, Index from, const Load& load) {
+  for (Index c = from; c < channels; c += kStrip) {
+    if (!deposit_strip<K>(rows, c, std::min(kStrip, channels - c), a, b, load)) return c;
+  }
+  return channels;
+}
+
+}  // namespace syncbn::kernels

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Highway vocabulary for the kernels: vectors of doubles filled from f32 or f64
+// memory. Included once per target.
+#if defined(SYNCBN_KERNELS_VECTORS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef SYNCBN_KERNELS_VECTORS_INL
+#undef SYNCBN_KERNELS_VECTORS_INL
+#else
+#define SYNCBN_KERNELS_VECTORS_INL
+#endif
+
+#include "hwy/highway.h"
+#include "kernels/kernels.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace syncbn::kernels {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Doubles = hn::ScalableTag<double>;
+using Integers = hn::ScalableTag<std::int64_t>;
+using Vector = hn::Vec<Doubles>;
+using IntegerVector = hn::Vec<Integers>;
+
+/// Doubles in a vector.
+inline constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(Doubles()));
+
+HWY_INLINE Vector load(const double* p) { return hn::LoadU(Doubles(), p); }
+HWY_INLINE Vector load(const float* p) {
+  const hn::Rebind<float, Doubles> d;
+  return hn::PromoteTo(Doubles(), hn::LoadU(d, p));
+}
+
+HWY_INLINE void store(Vector v, double* p) { hn::StoreU(v, Doubles(), p); }
+HWY_INLINE void store(Vector v, float* p) {
+  const hn::Rebind<float, Doubles> d;
+  hn::StoreU(hn::DemoteTo(d, v), d, p);
+}
+
+/// The first n lanes; the others are 0 and their memory is not touched.
+template <class T>
+HWY_INLINE Vector load_first(const T* p, Index n) {
+  T padded[kWidth] = {};
+  for (Index i = 0; i < n; ++i) padded[i] = p[i];
+  return load(padded);
+}
+
+template <class T>
+HWY_INLINE void store_first(Vector v, T* p, Index n) {
+  T padded[kWidth];
+  store(v, padded);
+  for (Index i = 0; i < n; ++i) p[i] = padded[i];
+}
+
+HWY_INLINE Vector broadcast(double v) { return hn::Set(Doubles(), v); }
+
+/// Loads of a full vector and of its first n lanes under one name, for code
+/// that treats a tail with the operations of a body.
+struct Whole {
+  template <class T>
+  HWY_INLINE Vector get(const T* p) const {
+    return load(p);
+  }
+  template <class T>
+  HWY_INLINE void put(Vector v, T* p) const {
+    store(v, p);
+  }
+};
+struct First {
+  Index n;
+  template <class T>
+  HWY_INLINE Vector get(const T* p) const {
+    return load_first(p, n);
+  }
+  template <class T>
+  HWY_INLINE void put(Vector v, T* p) const {
+    store_first(v, p, n);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace syncbn::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+#include "statistics/bins.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace syncbn::statistics {
+namespace {
+
+constexpr int kDoubleDigits = 53;
+constexpr int kTopBits = kBinWidth - 2;  // kTopHalf = 2^kTopBits
+static_assert(kTopHalf == std::int64_t{1} << kTopBits);
+
+std::int64_t& bin_of(const BinsView& view, int k, Index i) { return view.bin[static_cast<Index>(k) * view.size + i]; }
+
+/// A finite double as significand * 2^exponent, |significand| < 2^53.
+struct Decoded {
+  std::int64_t significand;
+  int exponent;
+};
+
+Decoded decode(double value) {
+  int exponent = 0;
+  const double fraction = std::frexp(value,
+                                     &exponent);  // value = fraction * 2^exponent, |fraction| in [1/2, 1)
+  return {static_cast<std::int64_t>(std::ldexp(fraction, kDoubleDigits)), exponent - kDoubleDigits};
+}
+
+/// n / 2^shift rounded to the nearest integer, ties to even; shift > 0.
+std::int64_t shift_right_rounded(std::int64_t n, int shift) {
+  if (shift > 62) return 0;  // |n| < 2^54: less than half
+  const std::int64_t floor = n >> shift;
+  const std::int64_t rest = n - (floor << shift);
+  const std::int64_t half = std::int64_t{1} << (shift - 1);
+  return floor + (rest > half || (rest == half && (floor & 1) != 0) ? 1 : 0);
+}
+
+/// Rounded n in value = n * u_bin.
+std::int64_t units_of(const Decoded& value, int bin) {
+  const int shift = kBinWidth * bin - value.exponent;
+  return shift > 0 ? shift_right_rounded(value.significand, shift) : value.significand << -shift;
+}
+
+double non_finite_sum(std::uint8_t seen) {
+  const bool both_infinities = (seen & kHasPlusInfinity) != 0 && (seen & kHasMinusInfinity) != 0;
+  if ((seen & kHasNan) != 0 || both_infinities) return std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  return (seen & kHasPlusInfinity) != 0 ? infinity : -infinity;
+}
+
+std::uint8_t non_finite_kind(double value) {
+  if (std::isnan(value)) return kHasNan;
+  return value > 0 ? kHasPlusInfinity : kHasMinusInfinity;
+}
+
+}  // namespace
+
+int top_for(double value) {
+  const int exponent = std::ilogb(value);
+  const int above = exponent + 1 - kTopBits;  // |value| < 2^above * kTopHalf
+  const int top = above >= 0 ? (above + kBinWidth - 1) / kBinWidth : -(-above / kBinWidth);
+  // At the ends of a bin's range rounding decides: up to kTopHalf is one too
+  // many, down to -kTopHalf still fits.
+  const Decoded decoded = decode(value);
+  if (units_of(decoded, top) == kTopHalf) return top + 1;
+  const bool just_outside = exponent == kBinWidth * (top - 1) + kTopBits;
+  return just_outside && units_of(decoded, top - 1) == -kTopHalf ? top - 1 : top;
+}
+
+void clear_bins(const BinsView& view) {
+  std::fill_n(view.bin, view.size * view.bins, 0);
+  std::fill_n(view.top, view.size, kNoWindow);
+  std::fill_n(view.nonfinite, view.size, std::uint8_t{0});
+}
+
+void raise_window(const BinsView& view, Index i, int top) {
+  const int now = view.top[i];
+  if (top <= now) return;
+  const int steps = now == kNoWindow ? view.bins : std::min(top - now, view.bins);
+  for (int k = view.bins - 1; k >= 0; --k) bin_of(view, k, i) = k >= steps ? bin_of(view, k - steps, i) : 0;
+  view.top[i] = static_cast<std::int16_t>(top);
+}
+
+void deposit(const BinsView& view, Index i, double value) {
+  if (!std::isfinite(value)) {
+    view.nonfinite[i] |= non_finite_kind(value);
+    return;
+  }
+  if (value == 0.0) return;
+  raise_window(view, i, top_for(value));
+  auto [rest, exponent] = decode(value);
+  for (int k = 0; k < view.bins && rest != 0; ++k) {
+    const int shift = kBinWidth * (view.top[i] - k) - exponent;  // bin's unit over the significand's
+    if (shift <= 0) {
+      bin_of(view, k, i) += rest << -shift;
+      return;
+    }
+    const std::int64_t slice = shift_right_rounded(rest, shift);
+    bin_of(view, k, i) += slice;
+    if (slice != 0) rest -= slice << shift;
+  }
+}
+
+void merge_bins(const BinsView& a, const BinsView& b) {
+  for (Index i = 0; i < a.size; ++i) {
+    a.nonfinite[i] |= b.nonfinite[i];
+    if (b.top[i] == kNoWindow) continue;
+    raise_window(a, i, b.top[i]);
+    const int lag = a.top[i] - b.top[i];
+    for (int k = lag; k < a.bins; ++k) bin_of(a, k, i) += bin_of(b, k - lag, i);
+  }
+}
+
+ExactSum exact_sum_of(const BinsView& view, Index i) {
+  ExactSum sum;
+  if (view.top[i] == kNoWindow) return sum;
+  for (int k = 0; k < view.bins; ++k) {
+    sum.integer <<= kBinWidth;
+    sum.integer += WideInteger(bin_of(view, k, i));
+  }
+  sum.scale = kBinWidth * (view.top[i] - (view.bins - 1));
+  return sum;
+}
+
+DoubleDouble sum_of(const BinsView& view, Index i) {
+  if (view.nonfinite[i] != 0) return {non_finite_sum(view.nonfinite[i]), 0.0};
+  return exact_sum_of(view, i).to_double_double();
+}
+
+float round_to_float(DoubleDouble value) {
+  const double hi = value.hi;
+  if (value.lo == 0.0 || !std::isfinite(hi)) return static_cast<float>(hi);
+  // Round hi + lo to odd in double first: with two or more spare bits the
+  // second rounding is then the only one.
+  std::int64_t bits;
+  static_assert(sizeof bits == sizeof hi);
+  __builtin_memcpy(&bits, &hi, sizeof bits);
+  const bool away = (value.lo > 0.0) == (hi > 0.0);
+  if ((bits & 1) == 0) bits += away ? 1 : -1;
+  double odd;
+  __builtin_memcpy(&odd, &bits, sizeof odd);
+  return static_cast<float>(odd);
+}
+
+}  // namespace syncbn::statistics
