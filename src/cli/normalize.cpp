@@ -116,6 +116,7 @@ BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MP
   layer_options.parameter_gradients = options.param_grad;
   layer_options.parameter_type = problem.x.type;
   layer_options.reduction = options.reduction;
+  layer_options.threads = options.threads;
   layer_options.name = "normalize";
 
   const bool is_local = options.mode == NormalizeMode::local;

@@ -29,7 +29,8 @@ struct NormalizeOptions {
   double eps = 1e-5;
   std::optional<double> momentum = 0.1;
   bool biased_running_var = false;
-  Reduction reduction = Reduction::fast;
+  Reduction reduction = Reduction::reproducible;
+  int threads = 1;  ///< Of each rank.
   ParameterGradients param_grad = ParameterGradients::global;
 };
 

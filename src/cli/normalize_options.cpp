@@ -71,6 +71,10 @@ void add_split(CLI::App& command, NormalizeOptions& options) {
   command.add_option("--shards", options.shards, "Rows of each rank, adding up to N; near-even if not given")
       ->check(CLI::Validator(check_shards, ""))
       ->type_name("N0,N1,...");
+  command.add_option("--threads", options.threads, "Threads of each rank")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("T")
+      ->default_str("1");
   add_choice<Layout>(command, "--layout", options.layout, "Where the channel axis is",
                      {{"channels-first", Layout::channels_first}, {"channels-last", Layout::channels_last}});
 }
@@ -101,7 +105,7 @@ void add_layer(CLI::App& command, NormalizeOptions& options) {
   command.add_flag("--biased-running-var", options.biased_running_var,
                    "running_var takes the variance divided by M, not by M-1");
   add_choice<Reduction>(command, "--reduction", options.reduction, "How sums over samples are formed",
-                        {{"fast", Reduction::fast}});
+                        {{"reproducible", Reduction::reproducible}, {"fast", Reduction::fast}});
   add_choice<ParameterGradients>(command, "--param-grad", options.param_grad,
                                  "dgamma and dbeta over the whole batch, or over each rank's rows",
                                  {{"global", ParameterGradients::global}, {"local", ParameterGradients::local}});
