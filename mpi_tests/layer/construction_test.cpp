@@ -36,6 +36,7 @@ TEST(BatchNormConstruction, OptionOutOfRangeIsAnErrorOnAllRanks) {
       {"eps", [](BatchNormOptions& o) { o.eps = -1e-5; }},
       {"eps", [](BatchNormOptions& o) { o.eps = std::numeric_limits<double>::infinity(); }},
       {"eps", [](BatchNormOptions& o) { o.eps = std::numeric_limits<double>::quiet_NaN(); }},
+      {"threads", [](BatchNormOptions& o) { o.threads = 0; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = 1.5; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = -0.1; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = std::numeric_limits<double>::quiet_NaN(); }},
@@ -63,6 +64,8 @@ TEST(BatchNormConstruction, OptionThatDiffersIsAMismatchOnAllRanks) {
       {"unbiased_running_var", [](BatchNormOptions& o) { o.unbiased_running_var = false; }},
       {"parameter_gradients", [](BatchNormOptions& o) { o.parameter_gradients = ParameterGradients::local; }},
       {"parameter_type", [](BatchNormOptions& o) { o.parameter_type = DataType::f64; }},
+      {"reduction", [](BatchNormOptions& o) { o.reduction = Reduction::fast; }},
+      {"non_finite", [](BatchNormOptions& o) { o.non_finite = NonFinitePolicy::error; }},
       {"name", [](BatchNormOptions& o) { o.name = "layer4.bn3"; }},
       {"name", [](BatchNormOptions& o) { o.name = std::string(200, 'x') + "1"; }},
   };

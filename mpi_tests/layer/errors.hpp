@@ -30,6 +30,8 @@ Caught error_of(Call&& call) {
     return {ErrorCode::state, e.what()};
   } catch (const MismatchError& e) {
     return {ErrorCode::mismatch, e.what()};
+  } catch (const NonFiniteError& e) {
+    return {ErrorCode::non_finite, e.what()};
   } catch (const MpiError& e) {
     return {ErrorCode::mpi, e.what()};
   }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "layer/errors.hpp"
 #include "layer/layer_case.hpp"
 
 namespace syncbn::testing {
@@ -14,6 +15,10 @@ template <class T>
 class BatchNormHardInput : public ::testing::Test {};
 using ElementTypes = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(BatchNormHardInput, ElementTypes);
+
+constexpr Reduction kReductions[] = {Reduction::reproducible, Reduction::fast};
+
+const char* name_of(Reduction reduction) { return reduction == Reduction::fast ? "fast" : "reproducible"; }
 
 /// What must not change.
 struct State {
@@ -37,44 +42,57 @@ TYPED_TEST(BatchNormHardInput, MeanFarFromZeroStaysWithinBounds) {
             {.seed = 5, .channels = 3, .spatial = spatial, .offset = ratio * sigma, .scale = sigma},
             inputs::split(inputs::Split::uneven, 40, world_size()));
         layer_case.options.eps = 1e-5 * sigma * sigma;
-        expect_step_matches_oracle(layer_case);
+        for (const Reduction reduction : kReductions) {
+          layer_case.options.reduction = reduction;
+          expect_step_matches_oracle(layer_case);
+        }
       }
     }
   }
 }
 
-TYPED_TEST(BatchNormHardInput, ConstantChannelGivesBetaExactly) {
-  for (const double eps : {1e-5, 0.0}) {
-    for (const TypeParam value : {TypeParam(0), TypeParam(100), TypeParam(1e7), TypeParam(0.1), TypeParam(-3e30)}) {
-      auto layer_case = make_case<TypeParam>({.seed = 6, .channels = 3, .spatial = {5}},
-                                             inputs::split(inputs::Split::random, 17, world_size()));
-      layer_case.options.eps = eps;
-      inputs::set_channel(layer_case.x, 1, value);
-      BatchNorm layer = make_layer(layer_case);
-      const auto step = run_step(layer, layer_case);
+/// One step of a case whose channel 1 is `value` everywhere.
+template <class T>
+void expect_constant_channel_is_exact(LayerCase<T>& layer_case, T value) {
+  SCOPED_TRACE(layer_case.trace() + ", channel 1 is " + std::to_string(value) + ", eps " +
+               std::to_string(layer_case.options.eps) + ", " + name_of(layer_case.options.reduction));
+  inputs::set_channel(layer_case.x, 1, value);
+  BatchNorm layer = make_layer(layer_case);
+  const auto step = run_step(layer, layer_case);
+  EXPECT_EQ(step.cache.mean[1], static_cast<double>(value));
+  EXPECT_EQ(step.cache.var[1], 0.0);
+  EXPECT_EQ(step.gradients.dgamma[1], 0.0);
 
-      SCOPED_TRACE(layer_case.trace() + ", channel 1 is " + std::to_string(value) + ", eps " + std::to_string(eps));
-      EXPECT_EQ(step.cache.mean[1], static_cast<double>(value));
-      EXPECT_EQ(step.cache.var[1], 0.0);
-      EXPECT_EQ(step.gradients.dgamma[1], 0.0);
-      const Expectation<TypeParam> want(layer_case);
-      const auto me = static_cast<std::size_t>(world_rank());
-      // Here x - mean = 0 exactly, so the statistics are exact but for invstd's three roundings.
-      const auto exact = tolerance::given_statistics(3);
-      const auto sums = tolerance::gradient_sums(want.x, want.dy, want.forward, exact);
-      for_each_element(step.y, [&](Index n, Index c, Index s) {
-        if (c != 1) return;
-        EXPECT_EQ(step.y.at(n, c, s), static_cast<TypeParam>(layer_case.beta[1]));
-        if (eps == 0.0) {
-          EXPECT_EQ(step.dx.at(n, c, s), TypeParam(0));
-          return;
-        }
-        const Real dx = want.backward.dx[me].at(n, c, s);
-        const Real bound = tolerance::dx<TypeParam>(exact[1], sums[1],
-                                                    {want.parameters.gamma_at(1), want.forward.invstd[1],
-                                                     want.dy[me].at(n, c, s), 0, dx, want.forward.moments.count});
-        EXPECT_LE(std::abs(static_cast<Real>(step.dx.at(n, c, s)) - dx), bound);
-      });
+  const Expectation<T> want(layer_case);
+  const auto me = static_cast<std::size_t>(world_rank());
+  // Here x - mean = 0 exactly, so the statistics are exact but for invstd's three roundings.
+  const auto exact = tolerance::given_statistics(3);
+  const auto sums = tolerance::gradient_sums(want.x, want.dy, want.forward, exact);
+  for_each_element(step.y, [&](Index n, Index c, Index s) {
+    if (c != 1) return;
+    EXPECT_EQ(step.y.at(n, c, s), static_cast<T>(layer_case.beta[1]));
+    if (layer_case.options.eps == 0.0) {
+      EXPECT_EQ(step.dx.at(n, c, s), T(0));
+      return;
+    }
+    const Real dx = want.backward.dx[me].at(n, c, s);
+    const Real bound = tolerance::dx<T>(exact[1], sums[1],
+                                        {want.parameters.gamma_at(1), want.forward.invstd[1], want.dy[me].at(n, c, s),
+                                         0, dx, want.forward.moments.count});
+    EXPECT_LE(std::abs(static_cast<Real>(step.dx.at(n, c, s)) - dx), bound);
+  });
+}
+
+TYPED_TEST(BatchNormHardInput, ConstantChannelGivesBetaExactly) {
+  for (const Reduction reduction : kReductions) {
+    for (const double eps : {1e-5, 0.0}) {
+      for (const TypeParam value : {TypeParam(0), TypeParam(100), TypeParam(1e7), TypeParam(0.1), TypeParam(-3e30)}) {
+        auto layer_case = make_case<TypeParam>({.seed = 6, .channels = 3, .spatial = {5}},
+                                               inputs::split(inputs::Split::random, 17, world_size()));
+        layer_case.options.eps = eps;
+        layer_case.options.reduction = reduction;
+        expect_constant_channel_is_exact(layer_case, value);
+      }
     }
   }
 }
@@ -98,15 +116,19 @@ TYPED_TEST(BatchNormHardInput, VarianceIsNeverNegative) {
       for (Tensor<TypeParam>& part : layer_case.x) {
         for (TypeParam& value : part.values) value = ++k % every == 0 ? b : a;
       }
-      BatchNorm layer = make_layer(layer_case);
-      const auto step = run_step(layer, layer_case);
-      SCOPED_TRACE(layer_case.trace() + ", values " + std::to_string(a) + " and " + std::to_string(b));
-      for (std::size_t c = 0; c < 2; ++c) {
-        EXPECT_GE(step.cache.var[c], 0.0);
-        EXPECT_TRUE(std::isfinite(step.cache.var[c]));
-        EXPECT_TRUE(std::isfinite(step.cache.invstd[c]));
+      for (const Reduction reduction : kReductions) {
+        layer_case.options.reduction = reduction;
+        SCOPED_TRACE(layer_case.trace() + ", values " + std::to_string(a) + " and " + std::to_string(b) + ", " +
+                     name_of(reduction));
+        BatchNorm layer = make_layer(layer_case);
+        const auto step = run_step(layer, layer_case);
+        for (std::size_t c = 0; c < 2; ++c) {
+          EXPECT_GE(step.cache.var[c], 0.0);
+          EXPECT_TRUE(std::isfinite(step.cache.var[c]));
+          EXPECT_TRUE(std::isfinite(step.cache.invstd[c]));
+        }
+        for (const TypeParam y : step.y.values) EXPECT_TRUE(std::isfinite(y));
       }
-      for (const TypeParam y : step.y.values) EXPECT_TRUE(std::isfinite(y));
     }
   }
 }
@@ -188,32 +210,79 @@ TYPED_TEST(BatchNormHardInput, EmptyShardMayBeNoTensorOrAnyEmptyOne) {
   }
 }
 
+/// A case with one value that is not finite: in channel 1 of sample 1 of the last rank.
+template <class T>
+LayerCase<T> case_with(T value, Reduction reduction) {
+  auto layer_case = make_case<T>({.seed = 12, .channels = 3, .spatial = {9}},
+                                 inputs::split(inputs::Split::even, 4 * world_size(), world_size()));
+  layer_case.options.reduction = reduction;
+  layer_case.options.name = "stem.bn";
+  layer_case.x.back().at(1, 1, 4) = value;
+  return layer_case;
+}
+
+template <class T>
+constexpr T kNotFinite[] = {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
+                            -std::numeric_limits<T>::infinity()};
+
 TYPED_TEST(BatchNormHardInput, NanMakesItsChannelNanOnAllRanksAndNoOther) {
-  for (const bool infinite : {false, true}) {
-    auto layer_case = make_case<TypeParam>({.seed = 12, .channels = 3, .spatial = {9}},
-                                           inputs::split(inputs::Split::even, 4 * world_size(), world_size()));
-    BatchNorm clean = make_layer(layer_case);
-    const auto without = run_step(clean, layer_case);
-    layer_case.x.back().at(1, 1, 4) =
-        infinite ? std::numeric_limits<TypeParam>::infinity() : std::numeric_limits<TypeParam>::quiet_NaN();
-    BatchNorm layer = make_layer(layer_case);
-    const auto step = run_step(layer, layer_case);
-    SCOPED_TRACE(layer_case.trace());
-    EXPECT_TRUE(std::isnan(step.cache.var[1]));
-    EXPECT_TRUE(std::isnan(step.gradients.dgamma[1]));
-    EXPECT_TRUE(std::isnan(layer.running_var()[1]));
-    for_each_element(step.y, [&](Index n, Index c, Index s) {
-      if (c == 1) {
-        EXPECT_TRUE(std::isnan(step.y.at(n, c, s)));
-        EXPECT_TRUE(std::isnan(step.dx.at(n, c, s)));
-      } else {
-        EXPECT_EQ(step.y.at(n, c, s), without.y.at(n, c, s));
-        EXPECT_EQ(step.dx.at(n, c, s), without.dx.at(n, c, s));
+  for (const Reduction reduction : kReductions) {
+    auto clean_case = case_with(TypeParam(1), reduction);
+    BatchNorm clean = make_layer(clean_case);
+    const auto without = run_step(clean, clean_case);
+    for (const TypeParam value : kNotFinite<TypeParam>) {
+      auto layer_case = case_with(value, reduction);
+      SCOPED_TRACE(layer_case.trace() + ", " + std::to_string(value) + ", " + name_of(reduction));
+      BatchNorm layer = make_layer(layer_case);
+      const auto step = run_step(layer, layer_case);
+      EXPECT_TRUE(std::isnan(step.cache.var[1]));
+      EXPECT_TRUE(std::isnan(step.gradients.dgamma[1]));
+      EXPECT_TRUE(std::isnan(layer.running_var()[1]));
+      for_each_element(step.y, [&](Index n, Index c, Index s) {
+        if (c == 1) {
+          EXPECT_TRUE(std::isnan(step.y.at(n, c, s)));
+          EXPECT_TRUE(std::isnan(step.dx.at(n, c, s)));
+        } else {
+          EXPECT_EQ(step.y.at(n, c, s), without.y.at(n, c, s));
+          EXPECT_EQ(step.dx.at(n, c, s), without.dx.at(n, c, s));
+        }
+      });
+      for (const Index c : {Index{0}, Index{2}}) {
+        EXPECT_EQ(step.gradients.dgamma[c], without.gradients.dgamma[c]);
+        EXPECT_EQ(layer.running_mean()[c], clean.running_mean()[c]);
       }
-    });
-    for (const Index c : {Index{0}, Index{2}}) {
-      EXPECT_EQ(step.gradients.dgamma[c], without.gradients.dgamma[c]);
-      EXPECT_EQ(layer.running_mean()[c], clean.running_mean()[c]);
+    }
+  }
+}
+
+TYPED_TEST(BatchNormHardInput, NotFiniteIsAnErrorOnAllRanksIfThePolicySaysSo) {
+  for (const Reduction reduction : kReductions) {
+    for (const TypeParam value : kNotFinite<TypeParam>) {
+      auto layer_case = case_with(value, reduction);
+      layer_case.options.non_finite = NonFinitePolicy::error;
+      SCOPED_TRACE(layer_case.trace() + ", " + std::to_string(value) + ", " + name_of(reduction));
+      BatchNorm layer = make_layer(layer_case);
+      const State before(layer);
+      Tensor<TypeParam> y = zeros_like<TypeParam>(layer_case.my_x());
+      const Caught in_forward =
+          error_of([&] { layer.forward_train(std::as_const(layer_case.my_x()).view(), y.view()); });
+      expect_same_error_everywhere(in_forward, ErrorCode::non_finite, {"[BatchNorm 'stem.bn' forward]", "channel 1"});
+      EXPECT_EQ(y.values, std::vector<TypeParam>(y.values.size(), TypeParam(0)));
+      EXPECT_TRUE(State(layer) == before);
+
+      layer_case.x.back().at(1, 1, 4) = 1;
+      auto step = run_step(layer, layer_case);
+      expect_matches_oracle(layer_case, layer, step);
+      std::fill(step.dx.values.begin(), step.dx.values.end(), TypeParam(0));
+      layer_case.dy.front().at(0, 2, 0) = value;
+      const Caught in_backward =
+          error_of([&] { layer.backward(step.cache, std::as_const(layer_case.my_dy()).view(), step.dx.view()); });
+      expect_same_error_everywhere(in_backward, ErrorCode::non_finite, {"[BatchNorm 'stem.bn' backward]", "channel 2"});
+      EXPECT_EQ(step.dx.values, std::vector<TypeParam>(step.dx.values.size(), TypeParam(0)));
+      if (reduction == Reduction::reproducible && world_size() > 1) {
+        EXPECT_NE(in_forward.text.find(of_rank(world_size() - 1)), std::string::npos) << in_forward.text;
+        EXPECT_NE(in_backward.text.find(of_rank(0)), std::string::npos) << in_backward.text;
+      }
     }
   }
 }

@@ -25,7 +25,10 @@ TYPED_TEST(BatchNormStep, MatchesOracleForEveryShapeLayoutAndSplit) {
               .seed = ++seed, .channels = channels, .spatial = spatial, .layout = layout, .offset = 3, .scale = 2};
           auto layer_case = make_case<TypeParam>(recipe, inputs::split(kind, 23, world_size(), seed));
           SCOPED_TRACE(inputs::name_of(kind));
-          expect_step_matches_oracle(layer_case);
+          for (const Reduction reduction : {Reduction::reproducible, Reduction::fast}) {
+            layer_case.options.reduction = reduction;
+            expect_step_matches_oracle(layer_case);
+          }
         }
       }
     }
@@ -44,6 +47,10 @@ TYPED_TEST(BatchNormStep, MatchesOracleForEveryOption) {
       {"local gradients", [](BatchNormOptions& o) { o.parameter_gradients = ParameterGradients::local; }},
       {"eps 1", [](BatchNormOptions& o) { o.eps = 1.0; }},
       {"eps 0", [](BatchNormOptions& o) { o.eps = 0.0; }},
+      {"fast", [](BatchNormOptions& o) { o.reduction = Reduction::fast; }},
+      {"threads, not equally many", [](BatchNormOptions& o) { o.threads = 1 + world_rank() % 3; }},
+      {"fast with threads", [](BatchNormOptions& o) { o.reduction = Reduction::fast, o.threads = 3; }},
+      {"error if not finite", [](BatchNormOptions& o) { o.non_finite = NonFinitePolicy::error; }},
   };
   for (const auto& [name, set] : settings) {
     SCOPED_TRACE(name);

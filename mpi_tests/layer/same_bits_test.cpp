@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Reduction::reproducible: the bits of the full batch in one process, whatever the split, the order of samples and ranks and
-// the number of threads. Prints a hash of all results: same_bits_test.sh compares it between numbers of ranks and
-// instruction sets.
-#include <gtest/gtest.h>
-
+// Reduction::reproducible: the bits of the full batch in one process, whatever the split, the order of samples and
+// ranks and the number of threads. Prints a hash of all results: same_bits_test.sh compares it between numbers of ranks
+// and instruction sets.
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <limits>
 #include <numeric>
+
+#include <gtest/gtest.h>
 
 #include "layer/layer_case.hpp"
 
@@ -100,9 +100,9 @@ Results<T> run(const LayerCase<T>& layer_case, const Tensor<T>& x, const Tensor<
     results.y[n].assign(step.y.values.begin() + first, step.y.values.begin() + last);
     results.dx[n].assign(step.dx.values.begin() + first, step.dx.values.begin() + last);
   }
-  for (const auto& values : {step.cache.mean, step.cache.mean_lo, step.cache.var, step.cache.invstd,
-                             values_of(step.gradients.dgamma), values_of(step.gradients.dbeta),
-                             values_of(layer.running_mean()), values_of(layer.running_var())}) {
+  for (const auto& values :
+       {step.cache.mean, step.cache.mean_lo, step.cache.var, step.cache.invstd, values_of(step.gradients.dgamma),
+        values_of(step.gradients.dbeta), values_of(layer.running_mean()), values_of(layer.running_var())}) {
     results.channels.insert(results.channels.end(), values.begin(), values.end());
   }
   return results;
