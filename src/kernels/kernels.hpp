@@ -73,6 +73,9 @@ struct BackwardCoefficients {
   const double* scale;    ///< gamma * invstd
 };
 
+/// log2 of one bin's unit over the next one's.
+inline constexpr int kBinBits = 37;
+
 /// In the top bin a value counts n units, n in [-kTopHalf, kTopHalf).
 inline constexpr std::int64_t kTopHalf = std::int64_t{1} << 35;
 
@@ -101,6 +104,19 @@ struct PairRows {
 
 /// Channels that deposit kernels work on together: one cache line of f32.
 inline constexpr Index kStrip = 16;
+
+/// The largest magnitudes of the pairs of a strip, by channel; infinity where one is not finite.
+struct StripExtremes {
+  double a[kStrip];
+  double b[kStrip];
+};
+
+/// C binned accumulators with 3 bins, to be read out.
+struct BinSums {
+  const std::int64_t* bin;
+  Index stride;
+  const double* unit;  ///< (C) of the lowest bin; 0 where it is not between 2^-900 and 2^800.
+};
 
 /// One table per element type and instruction set.
 struct KernelTable {
@@ -141,6 +157,22 @@ struct KernelTable {
   /// The same as pairs (dy, dy * (x - mean)), one row a sample.
   void (*expand_gradients)(const void* x, const void* dy, Index rows, Index channels, Mean mean, Index from,
                            Index width, double* a, double* b);
+
+  /// The extremes of channels [from, from + width) of the pairs that the deposit kernels take; width <= kStrip.
+  void (*pair_extremes)(PairRows rows, Index from, Index width, StripExtremes& extremes);
+  void (*value_extremes)(const void* x, Index rows, Index channels, Index from, Index width, StripExtremes& extremes);
+  void (*gradient_extremes)(const void* x, const void* dy, Index rows, Index channels, Mean mean, Index from,
+                            Index width, StripExtremes& extremes);
+
+  /// mean and biased var of `count` values from their sums and sums of squares, the same bits as
+  /// statistics::mean_and_variance; var = -1 where that needs more than double-double. Null for f64 and for plain
+  /// kernels.
+  void (*finish_moments)(BinSums sums, BinSums squares, Index channels, double count, double* mean_hi, double* mean_lo,
+                         double* var);
+
+  /// The sums rounded to double, the same bits as statistics::sum_of; NaN where that needs more than double-double.
+  /// Null as finish_moments.
+  void (*finish_sums)(BinSums sums, Index channels, double* sum);
 
   /// y from x; y may be x. Reads x once, writes y once.
   void (*normalize)(const void* x, void* y, BlockShape shape, ForwardCoefficients coefficients);

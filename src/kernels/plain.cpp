@@ -151,6 +151,22 @@ void expand_gradients(const void* x_data, const void* dy_data, Index rows, Index
   }
 }
 
+void pair_extremes(PairRows rows, Index from, Index width, StripExtremes& extremes) {
+  strip_extremes(rows.rows, from, width, LoadPairs{rows}, extremes);
+}
+
+template <class T>
+void value_extremes(const void* x, Index rows, Index channels, Index from, Index width, StripExtremes& extremes) {
+  strip_extremes(rows, from, width, LoadSquares<T>{static_cast<const T*>(x), channels}, extremes);
+}
+
+template <class T>
+void gradient_extremes(const void* x, const void* dy, Index rows, Index channels, Mean mean, Index from, Index width,
+                       StripExtremes& extremes) {
+  const LoadGradients<T> load{static_cast<const T*>(x), static_cast<const T*>(dy), channels, mean};
+  strip_extremes(rows, from, width, load, extremes);
+}
+
 /// Calls element(offset, channel) for every element of a block, in memory
 /// order.
 template <class Element>
@@ -203,6 +219,11 @@ constexpr KernelTable kPlain = {plane_sums<T>,
                                 deposit_gradients<T>,
                                 expand_values<T>,
                                 expand_gradients<T>,
+                                pair_extremes,
+                                value_extremes<T>,
+                                gradient_extremes<T>,
+                                nullptr,
+                                nullptr,
                                 normalize<T>,
                                 input_gradient<T>,
                                 scale_by_channel<T>};

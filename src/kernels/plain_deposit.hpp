@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "kernels/one.hpp"
 
@@ -69,6 +71,23 @@ Index deposit_rows(Index rows, Index channels, const BinColumns& a, const BinCol
     if (!deposit_strip<K>(rows, c, std::min(kStrip, channels - c), a, b, load)) return c;
   }
   return channels;
+}
+
+/// The extremes of a strip's pairs: load(row, channel) gives them.
+template <class Load>
+void strip_extremes(Index rows, Index from, Index width, const Load& load, StripExtremes& extremes) {
+  for (Index i = 0; i < width; ++i) {
+    double largest_a = 0.0, largest_b = 0.0;
+    for (Index r = 0; r < rows; ++r) {
+      double a, b;
+      load(r, from + i, a, b);
+      const double infinity = std::numeric_limits<double>::infinity();
+      largest_a = std::max(largest_a, std::isfinite(a) ? std::fabs(a) : infinity);
+      largest_b = std::max(largest_b, std::isfinite(b) ? std::fabs(b) : infinity);
+    }
+    extremes.a[i] = largest_a;
+    extremes.b[i] = largest_b;
+  }
 }
 
 }  // namespace syncbn::kernels

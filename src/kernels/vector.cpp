@@ -15,6 +15,7 @@
 #if HWY_TARGET != HWY_SCALAR
 #include "kernels/deposit-inl.hpp"
 #include "kernels/elements-inl.hpp"
+#include "kernels/finish-inl.hpp"
 #include "kernels/sums-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -32,6 +33,11 @@ const KernelTable* table() {
                                      deposit_gradients<T>,
                                      plain_table(DataTypeOf<T>::value).expand_values,
                                      plain_table(DataTypeOf<T>::value).expand_gradients,
+                                     pair_extremes,
+                                     value_extremes<T>,
+                                     gradient_extremes<T>,
+                                     is_f32 ? finish_moments : nullptr,
+                                     is_f32 ? finish_sums : nullptr,
                                      normalize<T>,
                                      input_gradient<T>,
                                      scale_by_channel<T>};

@@ -9,8 +9,8 @@ namespace {
 
 using statistics::kBinWidth;
 
-/// Tops whose bins the kernels can cut with normal doubles, from the magic
-/// number of the top bin to the unit of the lowest.
+/// Tops whose bins the kernels can cut with normal doubles, from the magic number of the top bin to the unit of the
+/// lowest.
 bool kernels_can_cut(int top, int bins) { return kBinWidth * top + 53 < 1023 && kBinWidth * (top - bins + 1) > -1022; }
 
 }  // namespace
@@ -34,35 +34,35 @@ void BinWindows::set_window(Index accumulator) {
   if (top == statistics::kNoWindow) {
     magic = is_from_f32_ ? kMagic * kLeastUnit : kNothingFits;
   } else {
-    magic = kernels_can_cut(top, view_.bins) ? std::ldexp(kMagic, kBinWidth * top) : kNothingFits;
+    magic = kernels_can_cut(top, view_.bins) ? kMagic * statistics::power_of_two(kBinWidth * top) : kNothingFits;
   }
 }
 
-/// Opens the accumulator's window for a column of values. False if the column
-/// is not for the kernels.
-bool BinWindows::raise(Index accumulator, const double* values, Index rows, Index stride) {
-  double least = 0.0;
-  double largest = 0.0;
-  for (Index r = 0; r < rows; ++r) {
-    const double value = values[r * stride];
-    if (!std::isfinite(value)) return false;
-    least = std::min(least, value);
-    largest = std::max(largest, value);
+/// Opens or raises a window for values up to `largest` in magnitude, of either sign. False if one of them is not
+/// finite, if it lies so near the end of a bin's range that its sign decides, or if the window is beyond the kernels.
+bool BinWindows::raise(Index accumulator, double largest) {
+  if (!std::isfinite(largest)) return false;
+  if (largest > 0.0) {
+    const int top = statistics::top_for(largest);
+    if (top != statistics::top_for(-largest)) return false;
+    if (top > view_.top[accumulator]) {
+      statistics::raise_window(view_, accumulator, top);
+      set_window(accumulator);
+    }
   }
-  for (const double extreme : {least, largest}) {
-    if (extreme != 0.0) statistics::raise_window(view_, accumulator, statistics::top_for(extreme));
-  }
-  set_window(accumulator);
   return std::isfinite(magic_[static_cast<std::size_t>(accumulator)]);
 }
 
-bool BinWindows::make_room(const kernels::PairRows& strip, Index from) {
+bool BinWindows::raise(const kernels::StripExtremes& largest, Index from, Index width) {
   bool kernels_can = true;
-  for (Index c = 0; c < strip.channels; ++c) {
-    kernels_can &= raise(from + c, strip.a + c, strip.rows, strip.stride);
-    kernels_can &= raise(channels_ + from + c, strip.b + c, strip.rows, strip.stride);
+  for (Index i = 0; i < width; ++i) {
+    kernels_can &= raise(from + i, largest.a[i]);
+    kernels_can &= raise(channels_ + from + i, largest.b[i]);
   }
-  if (kernels_can) return true;
+  return kernels_can;
+}
+
+void BinWindows::deposit_singly(const kernels::PairRows& strip, Index from) {
   for (Index r = 0; r < strip.rows; ++r) {
     for (Index c = 0; c < strip.channels; ++c) {
       statistics::deposit(block_, from + c, strip.a[r * strip.stride + c], source_);
@@ -73,7 +73,6 @@ bool BinWindows::make_room(const kernels::PairRows& strip, Index from) {
     set_window(from + c);
     set_window(channels_ + from + c);
   }
-  return false;
 }
 
 }  // namespace syncbn::layer

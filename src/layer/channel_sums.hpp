@@ -36,13 +36,13 @@ class ChannelSums {
   virtual comm::Merge merge_moments() const = 0;
   /// mean, what it lost in rounding, and biased var, (C) each, of the `count` >
   /// 0 values merged into the body.
-  virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const = 0;
+  virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) = 0;
 
   /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.
   virtual void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean,
                              std::byte* body) = 0;
   virtual comm::Merge merge_gradients() const = 0;
-  virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const = 0;
+  virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) = 0;
 
   /// What is not finite in a merged body of either pass, if anything.
   virtual std::optional<NonFinite> non_finite(const std::byte* body) const = 0;

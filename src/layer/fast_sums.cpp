@@ -69,7 +69,7 @@ void FastSums::merge_planes(const ConstTensorView& x, const std::byte* data, ker
 
 comm::Merge FastSums::merge_moments() const { return merge_moments_message; }
 
-void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const {
+void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) {
   statistics::finish_moments(channels_, count, {numbers(body), numbers(body) + channels_}, mean, var);
   std::fill_n(mean_lo, channels_, 0.0);
 }
@@ -93,7 +93,7 @@ void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy
 
 comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; }
 
-void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const {
+void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) {
   std::copy_n(numbers(body), channels_, sum_dy);
   std::copy_n(numbers(body) + channels_, channels_, sum_dy_xmu);
 }

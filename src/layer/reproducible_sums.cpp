@@ -2,6 +2,8 @@
 #include "layer/reproducible_sums.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "comm/message.hpp"
 #include "layer/blocks.hpp"
@@ -19,7 +21,7 @@ void merge_message(const std::byte* in, std::byte* inout, std::size_t) {
 /// Rows of a 2-D tensor that go to the kernels at once: enough that flushing
 /// the bins costs little, few enough that each row is a stream that the
 /// prefetcher follows.
-constexpr Index kRowsPerBlock = 32;
+constexpr Index kRowsPerBlock = 64;
 
 }  // namespace
 
@@ -41,6 +43,7 @@ void SampleSums::deposit_pairs(const ConstTensorView& x, Index rows) {
   const kernels::PairRows pairs = pair_rows(rows);
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   windows_.deposit([&](auto a, auto b, Index from) { return kernel.deposit_pairs(pairs, a, b, from); },
+                   [&](Index from, Index width, auto& largest) { kernel.pair_extremes(pairs, from, width, largest); },
                    [&](Index from, Index width) {
                      return kernels::PairRows{pairs.a + from, pairs.b + from, rows, channels_, width};
                    });
@@ -78,6 +81,9 @@ void SampleSums::add_rows(const ConstTensorView& x) {
     }
     windows_.deposit(
         [&](auto a, auto b, Index from) { return kernel.deposit_values(block, samples, channels_, a, b, from); },
+        [&](Index from, Index width, auto& largest) {
+          kernel.value_extremes(block, samples, channels_, from, width, largest);
+        },
         [&](Index from, Index width) {
           kernel.expand_values(block, samples, channels_, from, width, a_.data(), b_.data());
           return kernels::PairRows{pairs.a, pairs.b, rows, width, width};
@@ -113,6 +119,9 @@ void SampleSums::add_gradient_rows(const ConstTensorView& x, const ConstTensorVi
     windows_.deposit(
         [&](auto a, auto b, Index from) {
           return kernel.deposit_gradients(x_block, dy_block, rows, channels_, mean, a, b, from);
+        },
+        [&](Index from, Index width, auto& largest) {
+          kernel.gradient_extremes(x_block, dy_block, rows, channels_, mean, from, width, largest);
         },
         [&](Index from, Index width) {
           kernel.expand_gradients(x_block, dy_block, rows, channels_, mean, from, width, a_.data(), b_.data());
@@ -179,10 +188,31 @@ void ReproducibleSums::add_gradients(const ConstTensorView& x, const ConstTensor
   });
 }
 
-void ReproducibleSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo,
-                                      double* var) const {
+/// The units of all accumulators' lowest bins, for the kernels: 0 where they must not look.
+const double* ReproducibleSums::units_of(const statistics::BinsView& sums) {
+  units_.resize(static_cast<std::size_t>(sums.size));
+  for (Index i = 0; i < sums.size; ++i) {
+    const int exponent = statistics::kBinWidth * (sums.top[i] - (sums.bins - 1));
+    const bool is_ordinary =
+        sums.top[i] != statistics::kNoWindow && sums.nonfinite[i] == 0 && exponent > -900 && exponent < 800;
+    units_[static_cast<std::size_t>(i)] = is_ordinary ? statistics::power_of_two(exponent) : 0.0;
+  }
+  return units_.data();
+}
+
+void ReproducibleSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) {
   const statistics::BinsView sums = statistics::view_of(body);
+  const kernels::KernelTable& kernel = kernels::table_for(type_);
+  constexpr double kNotDone = -1.0;
+  if (kernel.finish_moments != nullptr) {
+    const double* units = units_of(sums);
+    kernel.finish_moments({sums.bin, sums.size, units}, {sums.bin + channels_, sums.size, units + channels_}, channels_,
+                          static_cast<double>(count), mean, mean_lo, var);
+  } else {
+    std::fill_n(var, channels_, kNotDone);
+  }
   for (Index c = 0; c < channels_; ++c) {
+    if (var[c] != kNotDone) continue;
     const statistics::MeanAndVariance moments = statistics::mean_and_variance(sums, c, channels_ + c, count);
     mean[c] = moments.mean.hi;
     mean_lo[c] = moments.mean.lo;
@@ -190,11 +220,20 @@ void ReproducibleSums::finish_moments(const std::byte* body, Index count, double
   }
 }
 
-void ReproducibleSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const {
+void ReproducibleSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) {
   const statistics::BinsView sums = statistics::view_of(body);
-  for (Index c = 0; c < channels_; ++c) {
-    sum_dy[c] = statistics::sum_of(sums, c).hi;
-    sum_dy_xmu[c] = statistics::sum_of(sums, channels_ + c).hi;
+  const kernels::KernelTable& kernel = kernels::table_for(type_);
+  const double* units = units_of(sums);
+  for (const Index first : {Index{0}, channels_}) {
+    double* sum = first == 0 ? sum_dy : sum_dy_xmu;
+    if (kernel.finish_sums != nullptr) {
+      kernel.finish_sums({sums.bin + first, sums.size, units + first}, channels_, sum);
+    } else {
+      std::fill_n(sum, channels_, std::numeric_limits<double>::quiet_NaN());
+    }
+    for (Index c = 0; c < channels_; ++c) {
+      if (std::isnan(sum[c])) sum[c] = statistics::sum_of(sums, first + c).hi;
+    }
   }
 }
 

@@ -43,16 +43,18 @@ class ReproducibleSums final : public ChannelSums {
   std::size_t body_bytes() const override { return statistics::block_bytes(2 * channels_, bins_); }
   void add_samples(const ConstTensorView& x, std::byte* body) override;
   comm::Merge merge_moments() const override;
-  void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) const override;
+  void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) override;
   void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) override;
   comm::Merge merge_gradients() const override;
-  void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) const override;
+  void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) override;
   std::optional<NonFinite> non_finite(const std::byte* body) const override;
   bool has_overflowed(const std::byte* body) const override;
 
  private:
   template <class Add>
   void add_in_parts(const TensorShape& shape, std::byte* body, const Add& add);
+
+  const double* units_of(const statistics::BinsView& sums);
 
   struct Worker {
     SampleSums sums;
@@ -64,6 +66,7 @@ class ReproducibleSums final : public ChannelSums {
   DataType type_;
   int rank_;
   std::vector<Worker> workers_;  // one a thread
+  std::vector<double> units_;    // (2C)
 };
 
 }  // namespace syncbn::layer

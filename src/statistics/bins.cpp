@@ -27,6 +27,15 @@ Decoded decode(double value) {
   return {static_cast<std::int64_t>(std::ldexp(fraction, kDoubleDigits)), exponent - kDoubleDigits};
 }
 
+/// ilogb without the call, for normal numbers.
+int exponent_of(double value) {
+  std::uint64_t bits;
+  static_assert(sizeof bits == sizeof value);
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  const int biased = static_cast<int>(bits >> 52 & 0x7ff);
+  return biased != 0 ? biased - 1023 : std::ilogb(value);
+}
+
 /// n / 2^shift rounded to the nearest integer, ties to even; shift > 0.
 std::int64_t shift_right_rounded(std::int64_t n, int shift) {
   if (shift > 62) return 0;  // |n| < 2^54: less than half
@@ -57,15 +66,14 @@ std::uint8_t non_finite_kind(double value) {
 }  // namespace
 
 int top_for(double value) {
-  const int exponent = std::ilogb(value);
+  const int exponent = exponent_of(value);
   const int above = exponent + 1 - kTopBits;  // |value| < 2^above * kTopHalf
   const int top = above >= 0 ? (above + kBinWidth - 1) / kBinWidth : -(-above / kBinWidth);
-  // At the ends of a bin's range rounding decides: up to kTopHalf is one too
-  // many, down to -kTopHalf still fits.
-  const Decoded decoded = decode(value);
-  if (units_of(decoded, top) == kTopHalf) return top + 1;
-  const bool just_outside = exponent == kBinWidth * (top - 1) + kTopBits;
-  return just_outside && units_of(decoded, top - 1) == -kTopHalf ? top - 1 : top;
+  // At the ends of a bin's range rounding decides: up to kTopHalf is one too many, down to -kTopHalf still fits.
+  const bool just_inside = above == kBinWidth * top;
+  if (just_inside && units_of(decode(value), top) == kTopHalf) return top + 1;
+  const bool just_outside = above == kBinWidth * (top - 1) + 1;
+  return just_outside && units_of(decode(value), top - 1) == -kTopHalf ? top - 1 : top;
 }
 
 void clear_bins(const BinsView& view) {

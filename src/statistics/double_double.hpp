@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 namespace syncbn::statistics {
 
@@ -64,6 +66,14 @@ inline DoubleDouble operator/(DoubleDouble a, double b) {
   const double q = a.hi / b;
   const double rest = std::fma(-q, b, a.hi);
   return fast_two_sum(q, (rest + a.lo) / b);
+}
+
+/// 2^exponent, a normal double: -1022 <= exponent <= 1023.
+inline double power_of_two(int exponent) {
+  const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 }  // namespace syncbn::statistics
