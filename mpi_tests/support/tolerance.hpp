@@ -41,6 +41,10 @@ Real rounding(Real value) {
 /// invstd. Relative: sqrt((var+eps)/(var+eps-e_var)) - 1 + 3u, which is infinite where the variance may be all error.
 ///
 /// The oracle's own sums, M additions with a unit of 2^-64, are worth M/2^11 more merges.
+///
+/// This is Reduction::fast. Reduction::reproducible is within the same bounds: a sample's sums round as often, its
+/// merges lose less than 2^-64 of the largest addend instead, and var = Q/M - mean^2 is formed with 2^-100 of Q/M, or
+/// exactly.
 struct ChannelBound {
   Real mean;    ///< Absolute.
   Real var;     ///< Absolute.
