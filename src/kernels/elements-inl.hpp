@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "hwy/cache_control.h"
 #include "kernels/sums-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -24,6 +25,7 @@ struct NormalizePass {
   T* y;
   ForwardCoefficients k;
 
+  HWY_INLINE const T* output() const { return y; }
   struct Coefficients {
     Vector mean_hi, mean_lo, scale, shift;
   };
@@ -48,6 +50,7 @@ struct InputGradientPass {
   T* dx;
   BackwardCoefficients k;
 
+  HWY_INLINE const T* output() const { return dx; }
   struct Coefficients {
     Vector mean_hi, mean_lo, invstd, mean_dy, slope, scale;
   };
@@ -74,6 +77,7 @@ struct ScalePass {
   T* dx;
   const double* scale;
 
+  HWY_INLINE const T* output() const { return dx; }
   struct Coefficients {
     Vector scale;
   };
@@ -88,41 +92,71 @@ struct ScalePass {
   }
 };
 
-/// Rows [begin, end) of a pass, one vector of channels: its coefficients are
-/// loaded once for all rows.
+/// Rows [begin, end) of a pass, one vector of channels: its coefficients are loaded once for all rows.
 template <class Pass>
 struct RowsOfPass {
   Pass pass;
   Index channels, begin, end;
-  template <class Access>
-  HWY_INLINE void operator()(Index c, Access access) const {
-    const auto coefficients = pass.get(c, access);
+  bool streams;
+
+  HWY_INLINE void operator()(Index c, Whole access) const {
+    streams ? run(c, access, Streaming{}) : run(c, access, access);
+  }
+  HWY_INLINE void operator()(Index c, First access) const { run(c, access, access); }
+
+  template <class Channels, class Elements>
+  HWY_INLINE void run(Index c, Channels channel_access, Elements access) const {
+    const auto coefficients = pass.get(c, channel_access);
     for (Index r = begin; r < end; ++r) pass.apply(r * channels + c, coefficients, access);
   }
 };
 
-/// Rows that share one load of the coefficients; few, so that each row still
-/// reads as a stream.
+/// Rows that share one load of the coefficients; few, so that each row still reads as a stream.
 inline constexpr Index kRowsPerLoad = 4;
 
 template <class Pass>
-HWY_INLINE void run_pass(BlockShape shape, const Pass& pass) {
+HWY_INLINE void run_rows(BlockShape shape, const Pass& pass) {
+  const Index channels = shape.sample.channels;
+  const Index rows = shape.samples * shape.sample.positions;
+  const bool streams = shape.streams && Streaming::is_aligned(pass.output()) && channels % kWidth == 0;
+  for (Index r = 0; r < rows; r += kRowsPerLoad) {
+    for_channel_vectors(channels, RowsOfPass<Pass>{pass, channels, r, std::min(r + kRowsPerLoad, rows), streams});
+  }
+}
+
+/// Elements [begin, end) of one plane, whole vectors with `access`.
+template <class Pass, class Access>
+HWY_INLINE Index run_vectors(Index begin, Index end, const Pass& pass, const typename Pass::Coefficients& coefficients,
+                             Access access) {
+  Index i = begin;
+  for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients, access);
+  return i;
+}
+
+template <class Pass>
+HWY_INLINE void run_planes(BlockShape shape, const Pass& pass) {
   const Index channels = shape.sample.channels;
   const Index positions = shape.sample.positions;
-  if (shape.sample.is_row_major()) {
-    const Index rows = shape.samples * positions;
-    for (Index r = 0; r < rows; r += kRowsPerLoad) {
-      for_channel_vectors(channels, RowsOfPass<Pass>{pass, channels, r, std::min(r + kRowsPerLoad, rows)});
-    }
-    return;
-  }
+  const bool streams = shape.streams && Streaming::can_be_aligned(pass.output());
   for (Index plane = 0; plane < shape.samples * channels; ++plane) {
     const auto coefficients = pass.broadcast_from(plane % channels);
-    const Index offset = plane * positions;
-    Index s = 0;
-    for (; s + kWidth <= positions; s += kWidth) pass.apply(offset + s, coefficients, Whole{});
-    if (s < positions) pass.apply(offset + s, coefficients, First{positions - s});
+    const Index end = (plane + 1) * positions;
+    Index i = plane * positions;
+    if (streams) {
+      const Index head = std::min(Streaming::before_aligned(pass.output() + i), end - i);
+      if (head > 0) pass.apply(i, coefficients, First{head});
+      i = run_vectors(i + head, end, pass, coefficients, Streaming{});
+    } else {
+      i = run_vectors(i, end, pass, coefficients, Whole{});
+    }
+    if (i < end) pass.apply(i, coefficients, First{end - i});
   }
+}
+
+template <class Pass>
+HWY_INLINE void run_pass(BlockShape shape, const Pass& pass) {
+  shape.sample.is_row_major() ? run_rows(shape, pass) : run_planes(shape, pass);
+  if (shape.streams) hwy::FlushStream();
 }
 
 template <class T>

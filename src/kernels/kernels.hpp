@@ -37,6 +37,7 @@ struct SampleShape {
 struct BlockShape {
   Index samples;
   SampleShape sample;
+  bool streams = false;  ///< Outputs go past the cache: for those too large to be in it when they are read next.
 };
 
 /// Per channel, (C) each: the mean, with what it lost in rounding. f32 kernels

@@ -66,6 +66,34 @@ struct Whole {
     store(v, p);
   }
 };
+/// As Whole, with stores past the cache, to addresses that are multiples of the vector's bytes.
+struct Streaming {
+  template <class T>
+  HWY_INLINE Vector get(const T* p) const {
+    return load(p);
+  }
+  HWY_INLINE void put(Vector v, double* p) const { hn::Stream(v, Doubles(), p); }
+  HWY_INLINE void put(Vector v, float* p) const {
+    const hn::Rebind<float, Doubles> d;
+    hn::Stream(hn::DemoteTo(d, v), d, p);
+  }
+  template <class T>
+  static HWY_INLINE bool is_aligned(const T* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * kWidth) == 0;
+  }
+  /// Do elements lie on multiples of their size, so that one of them is aligned?
+  template <class T>
+  static HWY_INLINE bool can_be_aligned(const T* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % sizeof(T) == 0;
+  }
+  /// Elements before the first aligned one.
+  template <class T>
+  static HWY_INLINE Index before_aligned(const T* p) {
+    const Index misaligned = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % kWidth;
+    return misaligned == 0 ? 0 : kWidth - misaligned;
+  }
+};
+
 struct First {
   Index n;
   template <class T>

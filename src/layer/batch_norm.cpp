@@ -197,7 +197,7 @@ class BatchNorm::Impl {
       work_->shift[static_cast<std::size_t>(c)] = options.affine ? beta[c] : 0.0;
     }
     const kernels::KernelTable& kernel = kernels::table_for(x.type);
-    layer::for_each_piece(layer::block_shape_of(x.shape), options.threads, [&](const layer::Piece& piece) {
+    layer::for_each_piece(layer::pass_shape_of(x, y), options.threads, [&](const layer::Piece& piece) {
       const Index c = piece.channel;
       kernel.normalize(layer::element_of(x, piece.offset), layer::element_of(y, piece.offset), piece.shape,
                        {mean_of(statistics, c), work_->scale.data() + c, work_->shift.data() + c});
@@ -243,7 +243,7 @@ class BatchNorm::Impl {
       work_->slope[c] = cache.invstd[c] * (work_->global.dy_xmu[c] / count);
     }
     const kernels::KernelTable& kernel = kernels::table_for(dy.type);
-    layer::for_each_piece(layer::block_shape_of(dy.shape), options.threads, [&](const layer::Piece& piece) {
+    layer::for_each_piece(layer::pass_shape_of(dy, dx), options.threads, [&](const layer::Piece& piece) {
       const Index c = piece.channel;
       kernel.input_gradient(layer::element_of(cache.x, piece.offset), layer::element_of(dy, piece.offset),
                             layer::element_of(dx, piece.offset), piece.shape,
@@ -263,7 +263,7 @@ class BatchNorm::Impl {
     if (dx.shape.element_count() == 0) return;
     set_scale(cache);
     const kernels::KernelTable& kernel = kernels::table_for(dy.type);
-    layer::for_each_piece(layer::block_shape_of(dy.shape), options.threads, [&](const layer::Piece& piece) {
+    layer::for_each_piece(layer::pass_shape_of(dy, dx), options.threads, [&](const layer::Piece& piece) {
       kernel.scale(layer::element_of(dy, piece.offset), layer::element_of(dx, piece.offset), piece.shape,
                    work_->scale.data() + piece.channel);
     });

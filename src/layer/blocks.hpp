@@ -13,6 +13,18 @@ inline kernels::SampleShape sample_shape_of(const TensorShape& shape) {
 
 inline kernels::BlockShape block_shape_of(const TensorShape& shape) { return {shape.samples, sample_shape_of(shape)}; }
 
+/// Outputs of this size and more go past the cache. Below, the next layer may find a part of them in the last-level
+/// cache (32 MiB here, shared by all cores, and x has gone through it, too); above, storing through the cache only
+/// costs a read of every line before it is overwritten.
+inline constexpr Index kStreamingBytes = Index{16} << 20;
+
+/// The shape of an element pass from `in` to `out`.
+inline kernels::BlockShape pass_shape_of(const ConstTensorView& in, const TensorView& out) {
+  kernels::BlockShape shape = block_shape_of(out.shape);
+  shape.streams = in.data != out.data && out.shape.element_count() * size_of(out.type) >= kStreamingBytes;
+  return shape;
+}
+
 /// Sample n of a tensor.
 inline const std::byte* sample_of(const ConstTensorView& x, Index n) {
   return static_cast<const std::byte*>(x.data) + n * x.shape.channels * x.shape.positions * size_of(x.type);

@@ -55,12 +55,12 @@ void for_each_piece(const kernels::BlockShape& shape, int threads, const Body& b
     const Index rows = shape.samples * positions;
     for_each_part(std::min(parts, rows), [&](Index part) {
       const Range range = part_of(rows, part, std::min(parts, rows));
-      body(Piece{{range.end - range.begin, {channels, 1, true}}, range.begin * channels, 0});
+      body(Piece{{range.end - range.begin, {channels, 1, true}, shape.streams}, range.begin * channels, 0});
     });
   } else if (shape.samples >= parts) {
     for_each_part(parts, [&](Index part) {
       const Range range = part_of(shape.samples, part, parts);
-      body(Piece{{range.end - range.begin, shape.sample}, range.begin * channels * positions, 0});
+      body(Piece{{range.end - range.begin, shape.sample, shape.streams}, range.begin * channels * positions, 0});
     });
   } else {
     const Index slices = std::min(parts, channels);
