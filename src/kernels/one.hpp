@@ -11,6 +11,18 @@
 
 namespace syncbn::kernels {
 
+/// Element access at any address, a multiple of the element's size or not: one load or store all the same.
+template <class T>
+T read(const T* p) {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+template <class T>
+void write(T* p, T value) {
+  std::memcpy(p, &value, sizeof value);
+}
+
 /// (x - mean) * scale + shift
 inline float normalize_one(float x, double mean, double /*mean_lo*/, double scale, double shift) {
   return static_cast<float>((static_cast<double>(x) - mean) * scale + shift);

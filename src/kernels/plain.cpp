@@ -39,9 +39,9 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   if (!shape.is_row_major()) {
     for (Index c = 0; c < shape.channels; ++c) {
       const T* plane = x + c * shape.positions;
-      const double first = static_cast<double>(plane[0]);
+      const double first = static_cast<double>(read(plane));
       const Pair sum = sum_plane(shape.positions, [=](Index s) {
-        const double d = static_cast<double>(plane[s]) - first;
+        const double d = static_cast<double>(read(plane + s)) - first;
         return Pair{d, d * d};
       });
       sums.first[c] = first;
@@ -50,12 +50,12 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
     }
     return;
   }
-  for (Index c = 0; c < shape.channels; ++c) sums.first[c] = static_cast<double>(x[c]);
+  for (Index c = 0; c < shape.channels; ++c) sums.first[c] = static_cast<double>(read(x + c));
   std::fill_n(sums.d, shape.channels, 0.0);
   std::fill_n(sums.dd, shape.channels, 0.0);
   for (Index s = 0; s < shape.positions; ++s) {
     for (Index c = 0; c < shape.channels; ++c) {
-      const double d = static_cast<double>(x[s * shape.channels + c]) - sums.first[c];
+      const double d = static_cast<double>(read(x + s * shape.channels + c)) - sums.first[c];
       sums.d[c] += d;
       sums.dd[c] += d * d;
     }
@@ -89,8 +89,8 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
       const T* x_plane = x + c * shape.positions;
       const T* dy_plane = dy + c * shape.positions;
       const Pair sum = sum_plane(shape.positions, [=](Index s) {
-        const double g = static_cast<double>(dy_plane[s]);
-        return Pair{g, g * centred(x_plane[s], mean.hi[c], mean.lo[c])};
+        const double g = static_cast<double>(read(dy_plane + s));
+        return Pair{g, g * centred(read(x_plane + s), mean.hi[c], mean.lo[c])};
       });
       sum_dy[c] = sum.first;
       sum_dy_xmu[c] = sum.second;
@@ -101,9 +101,9 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
   std::fill_n(sum_dy_xmu, shape.channels, 0.0);
   for (Index s = 0; s < shape.positions; ++s) {
     for (Index c = 0; c < shape.channels; ++c) {
-      const double g = static_cast<double>(dy[s * shape.channels + c]);
+      const double g = static_cast<double>(read(dy + s * shape.channels + c));
       sum_dy[c] += g;
-      sum_dy_xmu[c] += g * centred(x[s * shape.channels + c], mean.hi[c], mean.lo[c]);
+      sum_dy_xmu[c] += g * centred(read(x + s * shape.channels + c), mean.hi[c], mean.lo[c]);
     }
   }
 }
@@ -129,13 +129,13 @@ void expand_values(const void* x_data, Index rows, Index channels, Index from, I
   const T* x = static_cast<const T*>(x_data) + from;
   for (Index r = 0; r < rows; ++r, x += channels) {
     for (Index c = 0; c < width; ++c) {
-      const double value = static_cast<double>(x[c]);
+      const double value = static_cast<double>(read(x + c));
       *a++ = value;
       *b++ = value * value;
     }
     if (value_rows_for(DataTypeOf<T>::value) == 1) continue;
     for (Index c = 0; c < width; ++c) {
-      const double value = static_cast<double>(x[c]);
+      const double value = static_cast<double>(read(x + c));
       *a++ = 0.0;
       *b++ = std::isfinite(value) ? std::fma(value, value, -(value * value)) : 0.0;
     }
@@ -188,8 +188,9 @@ template <class T>
 void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k) {
   const T* x = static_cast<const T*>(x_data);
   T* y = static_cast<T*>(y_data);
-  for_each_element(
-      shape, [=](Index i, Index c) { y[i] = normalize_one(x[i], k.mean.hi[c], k.mean.lo[c], k.scale[c], k.shift[c]); });
+  for_each_element(shape, [=](Index i, Index c) {
+    write(y + i, normalize_one(read(x + i), k.mean.hi[c], k.mean.lo[c], k.scale[c], k.shift[c]));
+  });
 }
 
 template <class T>
@@ -198,8 +199,8 @@ void input_gradient(const void* x_data, const void* dy_data, void* dx_data, Bloc
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
   for_each_element(shape, [=](Index i, Index c) {
-    dx[i] = input_gradient_one(centred(x[i], k.mean.hi[c], k.mean.lo[c]), dy[i], k.invstd[c], k.mean_dy[c], k.slope[c],
-                               k.scale[c]);
+    write(dx + i, input_gradient_one(centred(read(x + i), k.mean.hi[c], k.mean.lo[c]), read(dy + i), k.invstd[c],
+                                     k.mean_dy[c], k.slope[c], k.scale[c]));
   });
 }
 
@@ -207,7 +208,8 @@ template <class T>
 void scale_by_channel(const void* dy_data, void* dx_data, BlockShape shape, const double* scale) {
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
-  for_each_element(shape, [=](Index i, Index c) { dx[i] = static_cast<T>(static_cast<double>(dy[i]) * scale[c]); });
+  for_each_element(
+      shape, [=](Index i, Index c) { write(dx + i, static_cast<T>(static_cast<double>(read(dy + i)) * scale[c])); });
 }
 
 template <class T>

@@ -48,7 +48,7 @@ struct LoadSquares {
   const T* x;
   Index channels;
   void operator()(Index r, Index c, double& a, double& b) const {
-    a = static_cast<double>(x[r * channels + c]);
+    a = static_cast<double>(read(x + r * channels + c));
     b = a * a;
   }
 };
@@ -60,8 +60,8 @@ struct LoadGradients {
   Index channels;
   Mean mean;
   void operator()(Index r, Index c, double& a, double& b) const {
-    a = static_cast<double>(dy[r * channels + c]);
-    b = a * centred(x[r * channels + c], mean.hi[c], mean.lo[c]);
+    a = static_cast<double>(read(dy + r * channels + c));
+    b = a * centred(read(x + r * channels + c), mean.hi[c], mean.lo[c]);
   }
 };
 

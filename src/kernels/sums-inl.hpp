@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "kernels/one.hpp"
 #include "kernels/vectors-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -150,7 +151,7 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   }
   for (Index c = 0; c < shape.channels; ++c) {
     const T* plane = x + c * shape.positions;
-    const double first = static_cast<double>(plane[0]);
+    const double first = static_cast<double>(read(plane));
     sums.first[c] = first;
     sum_plane(shape.positions, DifferenceTerms<T>{plane, broadcast(first)}, sums.d[c], sums.dd[c]);
   }

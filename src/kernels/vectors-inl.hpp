@@ -8,6 +8,8 @@
 #define SYNCBN_KERNELS_VECTORS_INL
 #endif
 
+#include <cstring>
+
 #include "hwy/highway.h"
 #include "kernels/kernels.hpp"
 
@@ -41,7 +43,7 @@ HWY_INLINE void store(Vector v, float* p) {
 template <class T>
 HWY_INLINE Vector load_first(const T* p, Index n) {
   T padded[kWidth] = {};
-  for (Index i = 0; i < n; ++i) padded[i] = p[i];
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(T));
   return load(padded);
 }
 
@@ -49,7 +51,7 @@ template <class T>
 HWY_INLINE void store_first(Vector v, T* p, Index n) {
   T padded[kWidth];
   store(v, padded);
-  for (Index i = 0; i < n; ++i) p[i] = padded[i];
+  std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(T));
 }
 
 HWY_INLINE Vector broadcast(double v) { return hn::Set(Doubles(), v); }

@@ -21,6 +21,7 @@ void BinWindows::attach(std::byte* block, Index channels, DataType type, std::in
   view_ = statistics::view_of(block);
   channels_ = channels;
   is_from_f32_ = type != DataType::f64;
+  is_fresh_ = true;
   magic_.resize(static_cast<std::size_t>(view_.size));
   for (Index i = 0; i < view_.size; ++i) set_window(i);
 }
@@ -43,10 +44,10 @@ void BinWindows::set_window(Index accumulator) {
 bool BinWindows::raise(Index accumulator, double largest) {
   if (!std::isfinite(largest)) return false;
   if (largest > 0.0) {
-    const int top = statistics::top_for(largest);
-    if (top != statistics::top_for(-largest)) return false;
-    if (top > view_.top[accumulator]) {
-      statistics::raise_window(view_, accumulator, top);
+    const std::optional<int> top = statistics::top_for_both_signs(largest);
+    if (!top) return false;
+    if (*top > view_.top[accumulator]) {
+      statistics::raise_window(view_, accumulator, *top);
       set_window(accumulator);
     }
   }

@@ -23,12 +23,14 @@ class BinWindows {
   /// one from expand(from, width), which gives the strip's PairRows.
   template <class Deposit, class Extremes, class Expand>
   void deposit(const Deposit& deposit_from, const Extremes& extremes, const Expand& expand) {
+    if (is_fresh_) {  // the kernels would stop at every strip
+      for_each_strip([&](Index from, Index width) { raise_to(extremes, from, width); });
+      is_fresh_ = false;
+    }
     Index from = 0;
     while ((from = deposit_from(columns(0), columns(channels_), from)) < channels_) {
       const Index width = std::min(kernels::kStrip, channels_ - from);
-      kernels::StripExtremes largest;
-      extremes(from, width, largest);
-      if (raise(largest, from, width)) continue;
+      if (raise_to(extremes, from, width)) continue;
       deposit_singly(expand(from, width), from);
       from += width;
       if (from == channels_) return;
@@ -37,6 +39,18 @@ class BinWindows {
 
  private:
   kernels::BinColumns columns(Index first) const { return {view_.bin + first, view_.size, magic_.data() + first}; }
+  template <class Visit>
+  void for_each_strip(const Visit& visit) const {
+    for (Index from = 0; from < channels_; from += kernels::kStrip) {
+      visit(from, std::min(kernels::kStrip, channels_ - from));
+    }
+  }
+  template <class Extremes>
+  bool raise_to(const Extremes& extremes, Index from, Index width) {
+    kernels::StripExtremes largest;
+    extremes(from, width, largest);
+    return raise(largest, from, width);
+  }
   bool raise(const kernels::StripExtremes& largest, Index from, Index width);
   bool raise(Index accumulator, double largest);
   void deposit_singly(const kernels::PairRows& strip, Index from);
@@ -47,6 +61,7 @@ class BinWindows {
   std::int64_t source_ = 0;
   Index channels_ = 0;
   bool is_from_f32_ = true;
+  bool is_fresh_ = true;       // no window has been opened yet
   std::vector<double> magic_;  // (2C) kernels::BinColumns
 };
 

@@ -65,15 +65,35 @@ std::uint8_t non_finite_kind(double value) {
 
 }  // namespace
 
-int top_for(double value) {
-  const int exponent = exponent_of(value);
-  const int above = exponent + 1 - kTopBits;  // |value| < 2^above * kTopHalf
-  const int top = above >= 0 ? (above + kBinWidth - 1) / kBinWidth : -(-above / kBinWidth);
+namespace {
+
+/// |value| < 2^above * kTopHalf, and the lowest top bin by that alone.
+struct TopByExponent {
+  int above;
+  int top;
+  explicit TopByExponent(double value) : above(exponent_of(value) + 1 - kTopBits) {
+    constexpr int kShift = 64;  // makes the dividend positive
+    top = (above + kBinWidth * kShift + kBinWidth - 1) / kBinWidth - kShift;
+  }
   // At the ends of a bin's range rounding decides: up to kTopHalf is one too many, down to -kTopHalf still fits.
-  const bool just_inside = above == kBinWidth * top;
-  if (just_inside && units_of(decode(value), top) == kTopHalf) return top + 1;
-  const bool just_outside = above == kBinWidth * (top - 1) + 1;
-  return just_outside && units_of(decode(value), top - 1) == -kTopHalf ? top - 1 : top;
+  bool is_just_inside() const { return above == kBinWidth * top; }
+  bool is_just_outside() const { return above == kBinWidth * (top - 1) + 1; }
+};
+
+}  // namespace
+
+int top_for(double value) {
+  const TopByExponent guess(value);
+  if (guess.is_just_inside() && units_of(decode(value), guess.top) == kTopHalf) return guess.top + 1;
+  if (guess.is_just_outside() && units_of(decode(value), guess.top - 1) == -kTopHalf) return guess.top - 1;
+  return guess.top;
+}
+
+std::optional<int> top_for_both_signs(double magnitude) {
+  const TopByExponent guess(magnitude);
+  if (!guess.is_just_inside() && !guess.is_just_outside()) return guess.top;
+  const int top = top_for(magnitude);
+  return top == top_for(-magnitude) ? std::optional<int>(top) : std::nullopt;
 }
 
 void clear_bins(const BinsView& view) {

@@ -42,6 +42,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "statistics/double_double.hpp"
 #include "statistics/wide_integer.hpp"
@@ -66,6 +67,10 @@ enum NonFinite : std::uint8_t { kHasNan = 1, kHasPlusInfinity = 2, kHasMinusInfi
 /// The lowest top bin that takes `value`, finite and not 0: the lowest t with
 /// round(value / u_t) in [-kTopHalf, kTopHalf).
 int top_for(double value);
+
+/// The lowest top bin for values of this magnitude (finite, not 0) of either sign; nothing if their sign decides, which
+/// happens at the ends of a bin's range only.
+std::optional<int> top_for_both_signs(double magnitude);
 
 /// `size` accumulators with `bins` bins each, in memory that somebody else
 /// owns. Bin k (0 = top) of accumulator i is bin[k * size + i].
