@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Synchronized batch normalization: normalize with the statistics of the whole
-// batch, wherever its samples are.
+// Synchronized batch normalization: normalize with the statistics of the whole batch, wherever its samples are.
 #pragma once
 
 #include <memory>
@@ -19,15 +18,11 @@ struct BatchNormCache {
   enum class Mode : std::int32_t { none, train, frozen };
 
   Mode mode = Mode::none;
-  ConstTensorView x;            ///< The input, borrowed: it must be alive and unchanged in
-                                ///< backward(). May be pointed elsewhere.
-  bool x_overwritten = false;   ///< y was written over x, so backward() has no x
-                                ///< (set x to a kept copy and clear this).
-  Index count = 0;              ///< M: values per channel in the global batch (train), on
-                                ///< this rank (frozen).
+  ConstTensorView x;  ///< The input, borrowed: it must be alive and unchanged in backward(). May be pointed elsewhere.
+  bool x_overwritten = false;   ///< y was written over x, so backward() has no x (set x to a kept copy and clear this).
+  Index count = 0;              ///< M: values per channel in the global batch (train), on this rank (frozen).
   std::vector<double> mean;     ///< (C)
-  std::vector<double> mean_lo;  ///< (C) what the mean lost when it was rounded:
-                                ///< mean + mean_lo is good to 2^-100.
+  std::vector<double> mean_lo;  ///< (C) what the mean lost when it was rounded: mean + mean_lo is good to 2^-100.
   std::vector<double> var;      ///< (C) biased: divided by M.
   std::vector<double> invstd;   ///< (C) 1 / sqrt(var + eps)
 };
@@ -36,106 +31,89 @@ struct BatchNormCache {
 struct BatchNormGradients {
   ChannelVector dgamma;                                   ///< sum(dy * xhat)
   ChannelVector dbeta;                                    ///< sum(dy)
-  ParameterGradients scope = ParameterGradients::global;  ///< Over the whole batch, or over this rank's
-                                                          ///< samples.
+  ParameterGradients scope = ParameterGradients::global;  ///< Over the whole batch, or over this rank's samples.
 };
 
 /// A batch normalization layer over a group of ranks.
 ///
-/// Per channel c, with M values of c in the global batch (all ranks, all
-/// positions):
+/// Per channel c, with M values of c in the global batch (all ranks, all positions):
 ///
-///   mean = sum(x)/M    var = sum((x-mean)^2)/M    xhat =
-///   (x-mean)/sqrt(var+eps)    y = gamma*xhat + beta
+///   mean = sum(x)/M    var = sum((x-mean)^2)/M    xhat = (x-mean)/sqrt(var+eps)    y = gamma*xhat + beta
 ///
 /// Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 (forward) and
 /// section 3 (backward).
 ///
-/// Tensors are (N, C), (N, C, *spatial) or (N, *spatial, C), f32 or f64, dense.
-/// N and the spatial extents may differ between ranks, and N may be 0. An empty
-/// shard may be a default-made view. A batch that is empty on all ranks changes
+/// Tensors are (N, C), (N, C, *spatial) or (N, *spatial, C), f32 or f64, dense. N and the spatial extents may differ
+/// between ranks, and N may be 0. An empty shard may be a default-made view. A batch that is empty on all ranks changes
 /// nothing.
 ///
-/// Calls named collective must be made by all ranks of the group in the same
-/// order. If one rank passes a wrong argument, all ranks get the same error,
-/// and running statistics and outputs stay as they were.
+/// Calls named collective must be made by all ranks of the group in the same order. If one rank passes a wrong
+/// argument, all ranks get the same error, and running statistics and outputs stay as they were.
 ///
-/// Not thread-safe: one call at a time per object. Different objects may be
-/// used by different threads if MPI was initialized with MPI_THREAD_MULTIPLE.
+/// Not thread-safe: one call at a time per object. Different objects may be used by different threads if MPI was
+/// initialized with MPI_THREAD_MULTIPLE.
 class BatchNorm {
  public:
-  /// gamma = 1, beta = 0, running_mean = 0, running_var = 1, as PyTorch.
-  /// Collective. Throws OptionError or MismatchError on all ranks if an option
-  /// is wrong or differs between ranks.
+  /// gamma = 1, beta = 0, running_mean = 0, running_var = 1, as PyTorch. Collective. Throws OptionError or
+  /// MismatchError on all ranks if an option is wrong or differs between ranks.
   explicit BatchNorm(const BatchNormOptions& options);  // this process alone
   BatchNorm(const BatchNormOptions& options, const Communicator& communicator);
   ~BatchNorm();
   BatchNorm(BatchNorm&&) noexcept;
   BatchNorm& operator=(BatchNorm&&) noexcept;
 
-  /// Normalizes every channel with the statistics of the global batch, then
-  /// scales and shifts it; updates the running statistics and
-  /// num_batches_tracked.
+  /// Normalizes every channel with the statistics of the global batch, then scales and shifts it; updates the running
+  /// statistics and num_batches_tracked.
   ///
   /// @param x  This rank's samples.
-  /// @param y  Shape, layout and type of x, overwritten. May be x itself; then
-  /// this cache cannot serve backward().
-  /// @return   (or `cache`, whose storage is reused) the statistics and what
-  /// backward() needs.
+  /// @param y  Shape, layout and type of x, overwritten. May be x itself; then this cache cannot serve backward().
+  /// @return   (or `cache`, whose storage is reused) the statistics and what backward() needs.
   ///
   /// Collective: one all-reduce; none if the group is one rank.
   /// Cost:       reads x twice, writes y once.
-  /// Throws:     ShapeError, MismatchError, MpiError: the same on all ranks,
-  /// before anything is written.
+  /// Numerics:   sums in double about each sample's first value, over samples in bins: src/DESIGN.md 3 and 4.
+  /// Throws:     ShapeError, MismatchError, NonFiniteError, MpiError: the same on all ranks, before anything is written.
   BatchNormCache forward_train(ConstTensorView x, TensorView y);
   void forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache);
 
-  /// Normalizes with the running statistics (without them: with the statistics
-  /// of this rank's own batch). Local: no message. y may be x.
+  /// Normalizes with the running statistics (without them: with the statistics of this rank's own batch). Local: no
+  /// message. y may be x.
   void forward_eval(ConstTensorView x, TensorView y) const;
 
-  /// As forward_eval with running statistics, for a layer whose statistics are
-  /// constants of the training: nothing is updated, and backward() of the cache
-  /// passes gradients straight through. Local. y may be x, and then
-  /// backward_input() still works. Throws StateError if the layer does not
-  /// track running statistics.
+  /// As forward_eval with running statistics, for a layer whose statistics are constants of the training: nothing is
+  /// updated, and backward() of the cache passes gradients straight through. Local. y may be x, and then
+  /// backward_input() still works. Throws StateError if the layer does not track running statistics.
   BatchNormCache forward_frozen(ConstTensorView x, TensorView y) const;
   void forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache) const;
 
   /// Gradients of the loss with respect to x, gamma and beta.
   ///
-  ///   dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) ),   the
-  ///   means over the global batch
+  ///   dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) ),   the means over the global batch
   ///
-  /// which is the full batch's closed form; for a frozen cache dx =
-  /// gamma*invstd * dy.
+  /// which is the full batch's closed form; for a frozen cache dx = gamma*invstd * dy.
   ///
   /// @param cache  From forward_train() or forward_frozen() of this layer.
   /// @param dy     Shape, layout and type of x.
-  /// @param dx     The same, overwritten; may be dy itself; TensorView() if it
-  /// is not wanted.
-  /// @return       (or `gradients`, whose storage is reused) dgamma and dbeta,
-  /// as options.parameter_gradients says.
+  /// @param dx     The same, overwritten; may be dy itself; TensorView() if it is not wanted.
+  /// @return       (or `gradients`, whose storage is reused) dgamma and dbeta, as options.parameter_gradients says.
   ///
-  /// Collective: one all-reduce, whatever this rank wants to have; none if the
-  /// group is one rank. For a frozen cache: no message, and dgamma and dbeta
-  /// are this rank's sums whatever the options say (`scope` tells). Cost: reads
-  /// x and dy twice, writes dx once. Throws:     ShapeError, StateError,
-  /// MismatchError, MpiError: the same on all ranks, before anything is
-  /// written.
+  /// Collective: one all-reduce, whatever this rank wants to have; none if the group is one rank. For a frozen cache no
+  ///             message, and dgamma and dbeta are this rank's sums whatever the options say (`scope` tells): all ranks
+  ///             must bring caches of one mode.
+  /// Cost:       reads x and dy twice, writes dx once.
+  /// Throws:     ShapeError, StateError, MismatchError, NonFiniteError, MpiError: the same on all ranks, before anything
+  ///             is written.
   BatchNormGradients backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx);
   void backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients);
 
-  /// backward() without parameter gradients. The same message: ranks may mix
-  /// the two.
+  /// backward() without parameter gradients. The same message: ranks may mix the two.
   void backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx);
 
   const BatchNormOptions& options() const noexcept;
   const Communicator& communicator() const noexcept;
 
-  /// Parameters and state, (C) each; empty when the options leave them out.
-  /// They are this rank's copies: keep them equal on all ranks (equal initial
-  /// values and equal updates do that).
+  /// Parameters and state, (C) each; empty when the options leave them out. They are this rank's copies: keep them
+  /// equal on all ranks (equal initial values and equal updates do that).
   ChannelVector& gamma() noexcept;
   ChannelVector& beta() noexcept;
   ChannelVector& running_mean() noexcept;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One number per channel, f32 or f64: parameters, their gradients, running
-// statistics.
+// One number per channel, f32 or f64: parameters, their gradients, running statistics.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +10,8 @@
 
 namespace syncbn {
 
-/// C numbers of one element type. Arithmetic on them is done in double:
-/// `operator[]` widens (exactly), `set` rounds once.
+/// C numbers of one element type. Arithmetic on them is done in double: `operator[]` widens (exactly), `set` rounds
+/// once.
 class ChannelVector {
  public:
   ChannelVector() = default;

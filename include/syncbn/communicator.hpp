@@ -12,19 +12,17 @@ namespace comm {
 class Transport;
 }
 
-/// The group of ranks whose batches count as one. A value: copies share the
-/// same group.
+/// The group of ranks whose batches count as one. A value: copies share the same group.
 ///
-/// MPI_Init and MPI_Finalize are the program's business. Objects may outlive
-/// MPI_Finalize; they just cannot communicate then.
+/// MPI_Init and MPI_Finalize are the program's business. Objects may outlive MPI_Finalize; they just cannot communicate
+/// then.
 class Communicator {
  public:
   /// This process alone: local batch norm. Needs no MPI.
   Communicator();
 
-  /// All ranks of `comm`. Works on a duplicate, so the caller's messages and
-  /// error handler are not touched. Collective over `comm`. Throws MpiError if
-  /// MPI is not running.
+  /// All ranks of `comm`. Works on a duplicate, so the caller's messages and error handler are not touched. Collective
+  /// over `comm`. Throws MpiError if MPI is not running.
   explicit Communicator(MPI_Comm comm);
 
   int rank() const noexcept;

@@ -8,22 +8,18 @@
 
 namespace syncbn {
 
-/// What went wrong. The value travels between ranks, so that all of them throw
-/// the same class.
+/// What went wrong. The value travels between ranks, so that all of them throw the same class.
 enum class ErrorCode : std::int32_t {
   none = 0,
   shape = 1,       ///< A tensor's shape, dtype, layout or pointer does not fit the layer.
   option = 2,      ///< An option is out of its range.
-  state = 3,       ///< A call that this object cannot serve now (backward of a
-                   ///< frozen-in-place input, ...).
-  mismatch = 4,    ///< The ranks do not do the same: other options, another layer,
-                   ///< another step.
+  state = 3,       ///< A call that this object cannot serve now (backward of a frozen-in-place input, ...).
+  mismatch = 4,    ///< The ranks do not do the same: other options, another layer, another step.
   mpi = 5,         ///< An MPI call failed, or MPI is not running.
   non_finite = 6,  ///< A NaN or an infinity, under NonFinitePolicy::error.
 };
 
-/// Base of all errors. `what()` is one sentence: where, got, wanted, and on
-/// which rank.
+/// Base of all errors. `what()` is one sentence: where, got, wanted, and on which rank.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& text) : std::runtime_error(text), code_(code) {}

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Tensors that somebody else owns, as the layer sees them: pointer, element
-// type and (N, C, S) or (N, S, C).
+// Tensors that somebody else owns, as the layer sees them: pointer, element type and (N, C, S) or (N, S, C).
 #pragma once
 
 #include <cstddef>
@@ -28,8 +27,7 @@ struct DataTypeOf<float> : std::integral_constant<DataType, DataType::f32> {};
 template <>
 struct DataTypeOf<double> : std::integral_constant<DataType, DataType::f64> {};
 
-/// Where the channel axis is: (N, C, *spatial) or (N, *spatial, C). The same
-/// thing for (N, C).
+/// Where the channel axis is: (N, C, *spatial) or (N, *spatial, C). The same thing for (N, C).
 enum class Layout : std::int32_t { channels_first = 0, channels_last = 1 };
 
 /// "channels-first", "channels-last".
@@ -37,13 +35,11 @@ constexpr const char* name_of(Layout layout) noexcept {
   return layout == Layout::channels_last ? "channels-last" : "channels-first";
 }
 
-/// What is wrong with a list of extents. A defect is kept, not thrown, when a
-/// view is made: a rank with a bad tensor must still take part in the layer's
-/// message, and the layer then reports it on every rank.
+/// What is wrong with a list of extents. A defect is kept, not thrown, when a view is made: a rank with a bad tensor
+/// must still take part in the layer's message, and the layer then reports it on every rank.
 enum class ShapeDefect : std::int32_t { none = 0, too_few_dimensions, negative_extent, overflow };
 
-/// N samples, C channels, S positions: S is the product of the spatial extents,
-/// 1 for 2-D tensors. Dense, row-major.
+/// N samples, C channels, S positions: S is the product of the spatial extents, 1 for 2-D tensors. Dense, row-major.
 struct TensorShape {
   Index samples = 0;
   Index channels = 0;
@@ -51,8 +47,7 @@ struct TensorShape {
   Layout layout = Layout::channels_first;
   ShapeDefect defect = ShapeDefect::none;
 
-  /// From the full list of extents, (N, C, *spatial) or (N, *spatial, C); any
-  /// number of spatial axes, none too.
+  /// From the full list of extents, (N, C, *spatial) or (N, *spatial, C); any number of spatial axes, none too.
   static TensorShape from_extents(const Index* extents, std::size_t axes, Layout layout) noexcept;
 
   Index element_count() const noexcept { return samples * channels * positions; }
@@ -63,8 +58,7 @@ struct TensorShape {
   friend bool operator!=(const TensorShape& a, const TensorShape& b) noexcept { return !(a == b); }
 };
 
-/// A tensor to read. Trivially copyable; owns nothing; any alignment. A
-/// default-made view means "no tensor".
+/// A tensor to read. Trivially copyable; owns nothing; any alignment. A default-made view means "no tensor".
 struct ConstTensorView {
   const void* data = nullptr;
   DataType type = DataType::f32;
@@ -83,8 +77,7 @@ struct TensorView {
   operator ConstTensorView() const noexcept { return {data, type, shape}; }
 };
 
-/// A view of dense row-major data, e.g. `channels_first(x.data(), {n, c, h,
-/// w})`.
+/// A view of dense row-major data, e.g. `channels_first(x.data(), {n, c, h, w})`.
 template <class T>
 auto view(T* data, const Index* extents, std::size_t axes, Layout layout) noexcept {
   using View = std::conditional_t<std::is_const_v<T>, ConstTensorView, TensorView>;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What every message begins with: who is doing which step, how many values it
-// speaks for, and whether somebody has a problem. It rides in the message that
-// is sent anyway.
+// What every message begins with: who is doing which step, how many values it speaks for, and whether somebody has a
+// problem. It rides in the message that is sent anyway.
 #pragma once
 
 #include <cstddef>
@@ -18,12 +17,10 @@ struct RoundKey {
   friend bool operator==(const RoundKey&, const RoundKey&) = default;
 };
 
-/// 72 bytes in front of the body. Merging headers keeps: the key of the lowest
-/// rank; the lowest rank whose key differs from it, with its key; the lowest
-/// rank that has a problem of its own; the sum of the counts. The result does
-/// not depend on the order of merging: the lowest rank out of step is found
-/// whatever ranks it meets first, because a rank that is in step is flagged
-/// only by a lower one that is not.
+/// 72 bytes in front of the body. Merging headers keeps: the key of the lowest rank; the lowest rank whose key differs
+/// from it, with its key; the lowest rank that has a problem of its own; the sum of the counts. The result does not
+/// depend on the order of merging: the lowest rank out of step is found whatever ranks it meets first, because a rank
+/// that is in step is flagged only by a lower one that is not.
 struct MessageHeader {
   static constexpr std::int32_t kNobody = INT32_MAX;
 

@@ -45,9 +45,8 @@ int checked_count(std::size_t bytes) {
   return static_cast<int>(bytes);
 }
 
-/// The key under which a message type carries its Merge: the only road by which
-/// MPI's operation can learn which one to run (its arguments are two buffers
-/// and the type; a pointer inside the message would be another process's).
+/// The key under which a message type carries its Merge: the only road by which MPI's operation can learn which one to
+/// run (its arguments are two buffers and the type; a pointer inside the message would be another process's).
 int merge_key() {
   static const int key = [] {
     int made = MPI_KEYVAL_INVALID;

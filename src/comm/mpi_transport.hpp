@@ -10,17 +10,14 @@
 
 namespace syncbn::comm {
 
-/// Owns a duplicate of the caller's communicator on which MPI returns error
-/// codes; every code is checked.
+/// Owns a duplicate of the caller's communicator on which MPI returns error codes; every code is checked.
 ///
-/// A message is ONE element of a derived type, so MPI cannot cut it up, and a
-/// user operation merges whole messages. (With one element Open MPI uses
-/// recursive doubling, also faster than its splitting algorithms for messages
-/// of this size.)
+/// A message is ONE element of a derived type, so MPI cannot cut it up, and a user operation merges whole messages.
+/// (With one element Open MPI uses recursive doubling, also faster than its splitting algorithms for messages of this
+/// size.)
 class MpiTransport final : public Transport {
  public:
-  /// Collective over `comm`. Throws MpiError, on the calling rank, if MPI is
-  /// not initialized or already finalized.
+  /// Collective over `comm`. Throws MpiError, on the calling rank, if MPI is not initialized or already finalized.
   static std::unique_ptr<Transport> duplicate_of(MPI_Comm comm);
 
   ~MpiTransport() override;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One round: every rank brings a message or a problem; all leave with the
-// merged message, or with the same error.
+// One round: every rank brings a message or a problem; all leave with the merged message, or with the same error.
 #pragma once
 
 #include <functional>
@@ -21,12 +20,10 @@ struct Problem {
   std::string text;
 };
 
-/// A message under construction: header and body in one piece of memory, reused
-/// from round to round.
+/// A message under construction: header and body in one piece of memory, reused from round to round.
 class Message {
  public:
-  /// Makes room for a body of `bytes`; keeps the storage if it is large enough.
-  /// The body's content is undefined.
+  /// Makes room for a body of `bytes`; keeps the storage if it is large enough. The body's content is undefined.
   void resize_body(std::size_t bytes) { storage_.resize(sizeof(MessageHeader) + bytes); }
 
   std::byte* data() noexcept { return storage_.data(); }
@@ -40,8 +37,7 @@ class Message {
   std::vector<std::byte> storage_ = std::vector<std::byte>(sizeof(MessageHeader));
 };
 
-/// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1'
-/// forward]".
+/// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1' forward]".
 using Describe = std::function<std::string(const RoundKey&)>;
 
 /// The rounds of one group of ranks, counted.
@@ -52,9 +48,8 @@ class Rounds {
   int rank() const noexcept { return transport_->rank(); }
   int size() const noexcept { return transport_->size(); }
 
-  /// Merges the messages of all ranks and returns the sum of their counts.
-  /// `problem`, if there is one, replaces this rank's message (the body must
-  /// still have its size).
+  /// Merges the messages of all ranks and returns the sum of their counts. `problem`, if there is one, replaces this
+  /// rank's message (the body must still have its size).
   ///
   /// Collective: one all-reduce; no message if the group is one rank. If a rank
   /// had a problem or was in another round, then all ranks throw the same error

@@ -8,13 +8,11 @@
 
 namespace syncbn::comm {
 
-/// Combines the message `in` into `inout`, both `bytes` long. Must be
-/// commutative to the bit: merge(a, b) and merge(b, a) leave the same bytes,
-/// because two ranks may do the same merge from their two sides.
+/// Combines the message `in` into `inout`, both `bytes` long. Must be commutative to the bit: merge(a, b) and merge(b,
+/// a) leave the same bytes, because two ranks may do the same merge from their two sides.
 using Merge = void (*)(const std::byte* in, std::byte* inout, std::size_t bytes);
 
-/// A group of ranks. All functions but rank() and size() are collective; they
-/// throw MpiError when a call fails.
+/// A group of ranks. All functions but rank() and size() are collective; they throw MpiError when a call fails.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -24,12 +22,10 @@ class Transport {
   /// The same ranks with a message space of their own.
   virtual std::unique_ptr<Transport> duplicate() const = 0;
 
-  /// message <- the merge of all ranks' messages, equal on all ranks. `bytes`
-  /// and `merge` must be equal on all ranks.
+  /// message <- the merge of all ranks' messages, equal on all ranks. `bytes` and `merge` must be equal on all ranks.
   virtual void all_reduce(std::byte* message, std::size_t bytes, Merge merge) = 0;
 
-  /// all <- every rank's `bytes` bytes, in the order of ranks; `all` holds
-  /// size() times `bytes`.
+  /// all <- every rank's `bytes` bytes, in the order of ranks; `all` holds size() times `bytes`.
   virtual void all_gather(const std::byte* mine, std::size_t bytes, std::byte* all) = 0;
 
   /// data <- root's data.

@@ -16,12 +16,10 @@ HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
 namespace HWY_NAMESPACE {
 
-/// K bins of one vector of channels, in registers. v + magic is v rounded to a
-/// multiple of the bin's unit, and its bits are those of the magic number plus
-/// that multiple: so whole bit patterns are summed as integers, and the magic
-/// number's bits, once per row, are taken off at the end. All vector operations
-/// share the same ports here, so their number is the cost: per value and bin
-/// three additions of doubles and one of integers (the last bin: one and one),
+/// K bins of one vector of channels, in registers. v + magic is v rounded to a multiple of the bin's unit, and its bits
+/// are those of the magic number plus that multiple: so whole bit patterns are summed as integers, and the magic
+/// number's bits, once per row, are taken off at the end. All vector operations share the same ports here, so their
+/// number is the cost: per value and bin three additions of doubles and one of integers (the last bin: one and one),
 /// and two for the check.
 template <int K>
 struct VectorBins {
@@ -55,15 +53,16 @@ struct VectorBins {
     return hn::AllTrue(d, hn::Eq(hn::AndNot(hn::Set(d, 2 * kTopHalf - 1), changed), hn::Zero(d)));
   }
 
-  /// Bin k's sum without the magic numbers' bits: rows * bits(magic), of which
-  /// only the upper 13 bits (and, in the top bin, that of kTopHalf) are not 0.
+  /// Bin k's sum without the magic numbers' bits: rows * bits(magic), 32 bits at a time. (All the bits: where no window
+  /// is open the lower bins' magic numbers are subnormal.)
   HWY_INLINE IntegerVector slices(int k, Index rows) const {
     const hn::Repartition<std::uint32_t, Doubles> d32;
     const hn::Repartition<std::uint64_t, Doubles> d64;
-    const auto high = hn::BitCast(d32, hn::ShiftRight<51>(hn::BitCast(d64, magic[k])));
-    const auto times_rows = hn::MulEven(high, hn::Set(d32, static_cast<std::uint32_t>(rows)));
-    const IntegerVector all = hn::Sub(sum[k], hn::BitCast(Integers(), hn::ShiftLeft<51>(times_rows)));
-    return k == 0 ? hn::Sub(all, hn::Set(Integers(), rows * kTopHalf)) : all;
+    const auto factor = hn::Set(d32, static_cast<std::uint32_t>(rows));
+    const auto bits = hn::BitCast(d64, magic[k]);
+    const auto low = hn::MulEven(hn::BitCast(d32, bits), factor);
+    const auto high = hn::MulEven(hn::BitCast(d32, hn::ShiftRight<32>(bits)), factor);
+    return hn::Sub(sum[k], hn::BitCast(Integers(), hn::Add(low, hn::ShiftLeft<32>(high))));
   }
 };
 
@@ -79,9 +78,8 @@ HWY_INLINE void add_strip(const BinColumns& columns, Index channel, const std::i
   }
 }
 
-/// One full strip, vectors of it one after the other; or nothing, if a value
-/// does not fit. The first vectors are flushed only when the last has been
-/// checked, so their sums wait.
+/// One full strip, vectors of it one after the other; or nothing, if a value does not fit. The first vectors are
+/// flushed only when the last has been checked, so their sums wait.
 template <int K, class Load>
 HWY_INLINE bool deposit_full_strip(Index rows, Index channel, const BinColumns& a, const BinColumns& b,
                                    const Load& load_pair) {

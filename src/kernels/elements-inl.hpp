@@ -16,9 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
 namespace HWY_NAMESPACE {
 
-/// A pass is a struct with: Coefficients for one vector of channels, made by
-/// broadcast(c) or get(c, access), and apply(offset, coefficients, access),
-/// which makes the outputs of one vector of elements.
+/// A pass is a struct with: Coefficients for one vector of channels, made by broadcast(c) or get(c, access), and
+/// apply(offset, coefficients, access), which makes the outputs of one vector of elements.
 template <class T>
 struct NormalizePass {
   const T* x;

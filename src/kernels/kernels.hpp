@@ -1,35 +1,28 @@
 // SPDX-License-Identifier: MIT
-// The passes over data. Pointers may be unaligned; nothing is allocated; an
-// element gives the same bits wherever it stands and whatever instruction set
-// works on it.
+// The passes over data. Pointers may be unaligned; nothing is allocated; an element gives the same bits wherever it
+// stands and whatever instruction set works on it.
 //
-// To that end all paths do the same IEEE operations: widening to double,
-// addition, subtraction, multiplication, one rounding back; fma only where its
-// result is an exact error term. The passes wait for memory, so arithmetic in
-// double costs little, and an f32 output is within one rounding of its formula
-// for any mean/sigma.
+// To that end all paths do the same IEEE operations: widening to double, addition, subtraction, multiplication, one
+// rounding back; fma only where its result is an exact error term. The passes wait for memory, so arithmetic in double
+// costs little, and an f32 output is within one rounding of its formula for any mean/sigma.
 #pragma once
 
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn::kernels {
 
-/// Lanes of the fixed pattern in which a plane (one sample, one channel, S
-/// contiguous positions) is summed: position s goes to lane s % kLanes in order
-/// of s, then lane l takes lane l + w for w = 8, 4, 2, 1. 16 lanes keep two
-/// AVX-512 or four AVX2 double accumulators busy (add latency 3 to 4, two
-/// ports).
+/// Lanes of the fixed pattern in which a plane (one sample, one channel, S contiguous positions) is summed: position s
+/// goes to lane s % kLanes in order of s, then lane l takes lane l + w for w = 8, 4, 2, 1. 16 lanes keep two AVX-512 or
+/// four AVX2 double accumulators busy (add latency 3 to 4, two ports).
 inline constexpr Index kLanes = 16;
 
-/// One sample: C channels and S positions; a plane is contiguous
-/// (channels-first) or has stride C (channels-last).
+/// One sample: C channels and S positions; a plane is contiguous (channels-first) or has stride C (channels-last).
 struct SampleShape {
   Index channels;
   Index positions;
   bool channels_last;
 
-  /// Are the values of one channel C apart? Also true for 2-D tensors, where a
-  /// sample is one row of C values.
+  /// Are the values of one channel C apart? Also true for 2-D tensors, where a sample is one row of C values.
   bool is_row_major() const { return channels_last || positions == 1; }
 };
 
@@ -40,17 +33,16 @@ struct BlockShape {
   bool streams = false;  ///< Outputs go past the cache: for those too large to be in it when they are read next.
 };
 
-/// Per channel, (C) each: the mean, with what it lost in rounding. f32 kernels
-/// use hi alone: x - hi is good to 2^-53 |mean|.
+/// Per channel, (C) each: the mean, with what it lost in rounding. f32 kernels use hi alone: x - hi is good to 2^-53
+/// |mean|.
 struct Mean {
   const double* hi;
   const double* lo;
 };
 
-/// The sums of one plane about its first value: first = x[0], d = sum(x -
-/// first), dd = sum((x - first)^2). (C) each. M2 = dd - d^2/S is safe: first
-/// belongs to the sample, so dd <= (1+S) * M2, and the cancellation is bounded
-/// by (1+S) * 2^-53 whatever the mean.
+/// The sums of one plane about its first value: first = x[0], d = sum(x - first), dd = sum((x - first)^2). (C) each. M2
+/// = dd - d^2/S is safe: first belongs to the sample, so dd <= (1+S) * M2, and the cancellation is bounded by (1+S) *
+/// 2^-53 whatever the mean.
 struct PlaneSums {
   double* first;
   double* d;
@@ -64,8 +56,7 @@ struct ForwardCoefficients {
   const double* shift;  ///< beta
 };
 
-/// Per channel, (C) each: dx = ((dy - mean_dy) - ((x - mean) * invstd) * slope)
-/// * scale.
+/// Per channel, (C) each: dx = ((dy - mean_dy) - ((x - mean) * invstd) * slope) * scale.
 struct BackwardCoefficients {
   Mean mean;
   const double* invstd;
@@ -80,14 +71,13 @@ inline constexpr int kBinBits = 37;
 /// In the top bin a value counts n units, n in [-kTopHalf, kTopHalf).
 inline constexpr std::int64_t kTopHalf = std::int64_t{1} << 35;
 
-/// C binned accumulators as the kernels see them (their meaning:
-/// statistics/bins.hpp). Bin k (0 = top) of channel c is bin[k * stride + c].
+/// C binned accumulators as the kernels see them (their meaning: statistics/bins.hpp). Bin k (0 = top) of channel c is
+/// bin[k * stride + c].
 ///
-/// magic[c] = (1.5 * 2^52 + kTopHalf) * u, u the unit of the top bin. v +
-/// magic[c] is v rounded to a multiple n*u, and the low bits of its pattern
-/// hold n + kTopHalf: a value fits if nothing above the lowest 36 bits has
-/// changed. Where no window is open u is 2^-1074, which zeros fit and nothing
-/// else that comes from f32 data; infinity lets nothing through.
+/// magic[c] = (1.5 * 2^52 + kTopHalf) * u, u the unit of the top bin. v + magic[c] is v rounded to a multiple n*u, and
+/// the low bits of its pattern hold n + kTopHalf: a value fits if nothing above the lowest 36 bits has changed. Where
+/// no window is open u is 2^-1074, which zeros fit and nothing else that comes from f32 data; infinity lets nothing
+/// through.
 struct BinColumns {
   std::int64_t* bin;
   Index stride;
@@ -124,35 +114,29 @@ struct KernelTable {
   /// Reads one sample of x once. S >= 1.
   void (*plane_sums)(const void* x, SampleShape shape, PlaneSums sums);
 
-  /// Plane sums as rows of pairs to deposit: the a's of a channel add up to
-  /// S*first + d = sum(x), the b's to S*first^2 + 2*first*d + dd = sum(x^2).
-  /// f32: 2 rows, hi and lo, good to 2^-104. f64: 7 rows of exact terms, so
-  /// that even there a constant channel has variance 0.
+  /// Plane sums as rows of pairs to deposit: the a's of a channel add up to S*first + d = sum(x), the b's to S*first^2
+  /// + 2*first*d + dd = sum(x^2). f32: 2 rows, hi and lo, good to 2^-104. f64: 7 rows of exact terms, so that even
+  /// there a constant channel has variance 0.
   void (*moment_rows)(PlaneSums sums, Index channels, Index positions, double* a, double* b, Index stride);
 
-  /// sum_dy[c] and sum_dy_xmu[c] = sum(dy*(x-mean[c])) of one sample, S >= 1.
-  /// Reads x and dy once.
+  /// sum_dy[c] and sum_dy_xmu[c] = sum(dy*(x-mean[c])) of one sample, S >= 1. Reads x and dy once.
   void (*gradient_sums)(const void* x, const void* dy, SampleShape shape, Mean mean, double* sum_dy,
                         double* sum_dy_xmu);
 
-  /// Deposits rows of pairs (a[r][c], b[r][c]) from channel `from` on. Returns
-  /// the channel count when all is done, else the first channel of a strip
-  /// (kStrip channels or what is left) in which a value does not fit its window
-  /// or is not finite: nothing of that strip and of those behind it has been
-  /// deposited.
+  /// Deposits rows of pairs (a[r][c], b[r][c]) from channel `from` on. Returns the channel count when all is done, else
+  /// the first channel of a strip (kStrip channels or what is left) in which a value does not fit its window or is not
+  /// finite: nothing of that strip and of those behind it has been deposited.
   Index (*deposit_pairs)(PairRows rows, BinColumns a, BinColumns b, Index from);
 
-  /// The same for the pairs of expand_values, without writing them down. Null
-  /// for f64.
+  /// The same for the pairs of expand_values, without writing them down. Null for f64.
   Index (*deposit_values)(const void* x, Index rows, Index channels, BinColumns a, BinColumns b, Index from);
 
   /// The same for the pairs of expand_gradients.
   Index (*deposit_gradients)(const void* x, const void* dy, Index rows, Index channels, Mean mean, BinColumns a,
                              BinColumns b, Index from);
 
-  /// Channels [from, from + width) of `rows` samples of a 2-D tensor as pairs
-  /// (x, x^2), exact: one row of pairs a sample for f32; two for f64, (x, hi)
-  /// and (0, lo) with x^2 = hi + lo.
+  /// Channels [from, from + width) of `rows` samples of a 2-D tensor as pairs (x, x^2), exact: one row of pairs a
+  /// sample for f32; two for f64, (x, hi) and (0, lo) with x^2 = hi + lo.
   void (*expand_values)(const void* x, Index rows, Index channels, Index from, Index width, double* a, double* b);
 
   /// The same as pairs (dy, dy * (x - mean)), one row a sample.
@@ -178,16 +162,15 @@ struct KernelTable {
   /// y from x; y may be x. Reads x once, writes y once.
   void (*normalize)(const void* x, void* y, BlockShape shape, ForwardCoefficients coefficients);
 
-  /// dx from x and dy; dx may be dy (or x). Reads x and dy once, writes dx
-  /// once.
+  /// dx from x and dy; dx may be dy (or x). Reads x and dy once, writes dx once.
   void (*input_gradient)(const void* x, const void* dy, void* dx, BlockShape shape, BackwardCoefficients coefficients);
 
   /// dx = dy * scale[c]; dx may be dy.
   void (*scale)(const void* dy, void* dx, BlockShape shape, const double* scale);
 };
 
-/// Bins per accumulator, so that the squares of equal values and their sum over
-/// a plane are exact: 48 + 24 bits for f32, 106 + 36 for f64.
+/// Bins per accumulator, so that the squares of equal values and their sum over a plane are exact: 48 + 24 bits for
+/// f32, 106 + 36 for f64.
 constexpr int bins_for(DataType type) { return type == DataType::f64 ? 5 : 3; }
 
 /// Rows of pairs that moment_rows makes of one sample.
@@ -202,9 +185,8 @@ enum class Isa { scalar, avx2, avx512, native };
 /// "scalar", "avx2", "avx512", "native" (another processor's vectors).
 const char* name_of(Isa isa);
 
-/// What the environment variable SYNCBN_ISA asks for, else the best that this
-/// processor has. `is_valid` is false, and the best is taken, if the variable
-/// has another value than the names above or one that this processor lacks.
+/// What the environment variable SYNCBN_ISA asks for, else the best that this processor has. `is_valid` is false, and
+/// the best is taken, if the variable has another value than the names above or one that this processor lacks.
 struct IsaChoice {
   Isa isa;
   bool is_valid;
@@ -214,8 +196,7 @@ IsaChoice chosen_isa();
 /// The kernels for an element type, of the chosen instruction set.
 const KernelTable& table_for(DataType type);
 
-/// The kernels of one instruction set, which the processor must have; null if
-/// it has not.
+/// The kernels of one instruction set, which the processor must have; null if it has not.
 const KernelTable* table_for(DataType type, Isa isa);
 
 }  // namespace syncbn::kernels

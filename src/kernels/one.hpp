@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What happens to one element or one channel: the definition that every path
-// follows, and the code for tails.
+// What happens to one element or one channel: the definition that every path follows, and the code for tails.
 #pragma once
 
 #include <cmath>
@@ -55,8 +54,7 @@ inline double two_product(double a, double b, double& error) {
   return p;
 }
 
-/// moment_rows of one channel of f32 data: pairs (sum_hi, square_hi), (sum_lo,
-/// square_lo).
+/// moment_rows of one channel of f32 data: pairs (sum_hi, square_hi), (sum_lo, square_lo).
 inline void moment_pair_one(double first, double d, double dd, double positions, double a[2], double b[2]) {
   double pe, se, ae, be, abe, qe;
   const double p = two_product(positions, first, pe);
@@ -99,8 +97,7 @@ inline double double_of(std::int64_t bits) {
   return value;
 }
 
-/// Adds the slices of a value in K bins to slice[0..K). False if the value does
-/// not fit (a NaN never does).
+/// Adds the slices of a value in K bins to slice[0..K). False if the value does not fit (a NaN never does).
 template <int K>
 bool add_slices(double value, double magic, std::int64_t* slice) {
   const std::int64_t plain_bits = bits_of(magic) - kTopHalf;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The kernels in plain C++, for any processor: the path SYNCBN_ISA=scalar, and
-// the twin that the vector paths are tested against, byte by byte.
+// The kernels in plain C++, for any processor: the path SYNCBN_ISA=scalar, and the twin that the vector paths are
+// tested against, byte by byte.
 #include <algorithm>
 
 #include "kernels/plain_deposit.hpp"
@@ -13,8 +13,7 @@ struct Pair {
   double first, second;
 };
 
-/// Sums of one plane in kLanes lanes: term(s) gives the two addends of position
-/// s.
+/// Sums of one plane in kLanes lanes: term(s) gives the two addends of position s.
 template <class Term>
 Pair sum_plane(Index positions, const Term& term) {
   double first[kLanes] = {};
@@ -167,8 +166,7 @@ void gradient_extremes(const void* x, const void* dy, Index rows, Index channels
   strip_extremes(rows, from, width, load, extremes);
 }
 
-/// Calls element(offset, channel) for every element of a block, in memory
-/// order.
+/// Calls element(offset, channel) for every element of a block, in memory order.
 template <class Element>
 void for_each_element(BlockShape shape, const Element& element) {
   const auto [channels, positions, channels_last] = shape.sample;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Deposits in plain C++: the only code for strips narrower than kStrip, and the
-// whole of the scalar path.
+// Deposits in plain C++: the only code for strips narrower than kStrip, and the whole of the scalar path.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +10,8 @@
 
 namespace syncbn::kernels {
 
-/// Deposits one strip of `width` <= kStrip channels, or nothing if a value does
-/// not fit. load(row, channel) gives the pair.
+/// Deposits one strip of `width` <= kStrip channels, or nothing if a value does not fit. load(row, channel) gives the
+/// pair.
 template <int K, class Load>
 bool deposit_strip(Index rows, Index channel, Index width, const BinColumns& a, const BinColumns& b, const Load& load) {
   std::int64_t slices_a[kStrip][K] = {};

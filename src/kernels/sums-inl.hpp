@@ -43,9 +43,8 @@ struct LaneSums {
   }
 };
 
-/// The vectors of a plane in order: terms.add(sums, v, offset, access) for
-/// vector v of each group of kLanes positions. Lanes beyond the end add 0 to
-/// sums that began at +0, which leaves them as they are.
+/// The vectors of a plane in order: terms.add(sums, v, offset, access) for vector v of each group of kLanes positions.
+/// Lanes beyond the end add 0 to sums that began at +0, which leaves them as they are.
 template <class Terms>
 HWY_INLINE void sum_plane(Index positions, const Terms& terms, double& first, double& second) {
   LaneSums sums;
@@ -112,9 +111,8 @@ HWY_INLINE void for_channel_vectors(Index channels, const Body& body) {
   if (c < channels) body(c, First{channels - c});
 }
 
-/// Positions whose terms are added to the sums of one channel vector before the
-/// next vector's turn: the sums stay in registers meanwhile, and the rows'
-/// cache lines in L1.
+/// Positions whose terms are added to the sums of one channel vector before the next vector's turn: the sums stay in
+/// registers meanwhile, and the rows' cache lines in L1.
 inline constexpr Index kRowGroup = 16;
 
 template <class T>

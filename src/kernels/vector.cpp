@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The kernels with vectors: the same text compiled for each instruction set, by
-// Highway.
+// The kernels with vectors: the same text compiled for each instruction set, by Highway.
 
-// Two sets on x86-64; every other processor has the one that the compiler's
-// flags name.
+// Two sets on x86-64; every other processor has the one that the compiler's flags name.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector.cpp"
@@ -55,8 +53,7 @@ HWY_AFTER_NAMESPACE();
 namespace syncbn::kernels {
 namespace {
 
-// Asked of the compiler's own run-time support, so that the library needs
-// Highway's headers alone.
+// Asked of the compiler's own run-time support, so that the library needs Highway's headers alone.
 #if HWY_ARCH_X86
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&

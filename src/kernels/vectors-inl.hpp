@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Highway vocabulary for the kernels: vectors of doubles filled from f32 or f64
-// memory. Included once per target.
+// Highway vocabulary for the kernels: vectors of doubles filled from f32 or f64 memory. Included once per target.
 #if defined(SYNCBN_KERNELS_VECTORS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef SYNCBN_KERNELS_VECTORS_INL
 #undef SYNCBN_KERNELS_VECTORS_INL
@@ -56,8 +55,8 @@ HWY_INLINE void store_first(Vector v, T* p, Index n) {
 
 HWY_INLINE Vector broadcast(double v) { return hn::Set(Doubles(), v); }
 
-/// Loads of a full vector and of its first n lanes under one name, for code
-/// that treats a tail with the operations of a body.
+/// Loads of a full vector and of its first n lanes under one name, for code that treats a tail with the operations of a
+/// body.
 struct Whole {
   template <class T>
   HWY_INLINE Vector get(const T* p) const {

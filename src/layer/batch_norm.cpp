@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The layer: local sums, one message, finish, element pass, running statistics.
-// How each is done lives elsewhere.
+// The layer: local sums, one message, finish, element pass, running statistics. How each is done lives elsewhere.
 #include "syncbn/batch_norm.hpp"
 
 #include <optional>
@@ -115,8 +114,7 @@ class BatchNorm::Impl {
     normalize(x, y, cache);
   }
 
-  /// Eval of a layer without running statistics: those of this rank's own
-  /// batch, as PyTorch.
+  /// Eval of a layer without running statistics: those of this rank's own batch, as PyTorch.
   void forward_with_own_statistics(const ConstTensorView& x, const TensorView& y, BatchNormCache& cache) {
     throw_if(layer::check_forward(options, "eval forward", x, y));
     const Index count = x.shape.samples * x.shape.positions;
@@ -159,7 +157,7 @@ class BatchNorm::Impl {
     const std::byte* body = message_.body();
     if (sums_->has_overflowed(body)) {
       throw StateError(layer::where(options, layer::name_of(pass)) +
-                       " the batch has more samples than can be summed (2^27)");
+                       " the batch has more samples than can be summed (2^26)");
     }
     if (options.non_finite == NonFinitePolicy::propagate) return;
     const std::optional<layer::NonFinite> found = sums_->non_finite(body);
@@ -217,9 +215,7 @@ class BatchNorm::Impl {
     message_.resize_body(sums_->body_bytes());
     if (!problem) sums_->add_gradients(cache.x, dy, mean_of(cache), message_.body());
     const bool local = options.parameter_gradients == ParameterGradients::local;
-    if (!problem && local)
-      finish_gradients(work_->own);  // before the message turns this rank's sums
-                                     // into global ones
+    if (!problem && local) finish_gradients(work_->own);  // before the message turns this rank's sums into global ones
     rounds_.merge(key_of(Pass::backward), 0, message_, sums_->merge_gradients(), problem);
 
     check_sums(Pass::backward);

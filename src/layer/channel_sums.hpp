@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The seam between the layer and a way of summing: what a Reduction must be
-// able to do.
+// The seam between the layer and a way of summing: what a Reduction must be able to do.
 #pragma once
 
 #include <cstddef>
@@ -18,12 +17,10 @@ struct NonFinite {
   Index channel;
 };
 
-/// Per-channel sums over samples, as bytes that ranks can merge. A body is
-/// memory of body_bytes(); it belongs to the layer's message, behind the
-/// message's header.
+/// Per-channel sums over samples, as bytes that ranks can merge. A body is memory of body_bytes(); it belongs to the
+/// layer's message, behind the message's header.
 ///
-/// All sizes and results depend on nothing but what all ranks share, so
-/// finish_* give every rank the same numbers.
+/// All sizes and results depend on nothing but what all ranks share, so finish_* give every rank the same numbers.
 class ChannelSums {
  public:
   virtual ~ChannelSums() = default;
@@ -34,8 +31,7 @@ class ChannelSums {
   /// body <- the moments of this rank's samples of x; x may be empty.
   virtual void add_samples(const ConstTensorView& x, std::byte* body) = 0;
   virtual comm::Merge merge_moments() const = 0;
-  /// mean, what it lost in rounding, and biased var, (C) each, of the `count` >
-  /// 0 values merged into the body.
+  /// mean, what it lost in rounding, and biased var, (C) each, of the `count` > 0 values merged into the body.
   virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) = 0;
 
   /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.

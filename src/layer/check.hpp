@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What one rank can find wrong in its own arguments. Nothing here throws: the
-// finding travels with the layer's message.
+// What one rank can find wrong in its own arguments. Nothing here throws: the finding travels with the layer's message.
 #pragma once
 
 #include <optional>
@@ -22,8 +21,7 @@ std::optional<Problem> check_options(const BatchNormOptions& options);
 std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
                                      const TensorView& y);
 
-/// The cache is one that backward can use, dy fits its x, and dx (if wanted)
-/// can take the result.
+/// The cache is one that backward can use, dy fits its x, and dx (if wanted) can take the result.
 std::optional<Problem> check_backward(const BatchNormOptions& options, const BatchNormCache& cache,
                                       const ConstTensorView& dy, const TensorView& dx, bool wants_parameter_gradients);
 

@@ -17,6 +17,11 @@ namespace {
 
 [[noreturn]] void fail(const std::string& text) { throw StateError("[ReproducibleSum] " + text); }
 
+[[noreturn]] void fail_too_many_terms() {
+  static_assert(statistics::kMaxDeposits == std::int64_t{1} << 26);
+  fail("a sum would have more than 2^26 terms");
+}
+
 void merge_size_check(const std::byte* in, std::byte* inout, std::size_t) { comm::merge_header(in, inout); }
 
 void merge_payload_message(const std::byte* in, std::byte* inout, std::size_t) {
@@ -43,16 +48,16 @@ class ReproducibleSum::Impl {
 
   void clear() { statistics::start_block(block(), size, bins()); }
 
-  /// Before `terms` more terms go to every sum: none of the bins may overflow.
+  std::int64_t deposits() const { return statistics::header_of(block()).deposits; }
+
+  /// Before `terms` more terms go to a sum: none of the bins may overflow.
   void count_terms(Index terms) {
-    statistics::BinsHeader& header = statistics::header_of(block());
-    header.deposits += terms;
-    check_count();
+    if (terms < 0) fail("count is " + std::to_string(terms) + ", it must be at least 0");
+    check_room_for(terms);
+    statistics::header_of(block()).deposits += terms;
   }
-  void check_count() const {
-    if (statistics::header_of(block()).deposits > statistics::kMaxDeposits) {
-      fail("a sum has had more than 2^26 terms");
-    }
+  void check_room_for(std::int64_t terms) const {
+    if (terms > statistics::kMaxDeposits - deposits()) fail_too_many_terms();
   }
   void check_index(Index i) const {
     if (i < 0 || i >= size) fail("sum " + std::to_string(i) + " of " + std::to_string(size) + " does not exist");
@@ -60,8 +65,8 @@ class ReproducibleSum::Impl {
 
   void add(Index i, double term) { statistics::deposit(block(), i, term, source); }
 
-  /// One term for each sum: the first half of the sums and the second half as
-  /// pairs for the kernels, the odd one by itself.
+  /// One term for each sum: the first half of the sums and the second half as pairs for the kernels, the odd one by
+  /// itself.
   template <class T>
   void add_array(const T* terms) {
     const Index half = size / 2;
@@ -98,7 +103,7 @@ ReproducibleSum::ReproducibleSum(Index size, Precision precision) : impl_(std::m
 ReproducibleSum::~ReproducibleSum() = default;
 ReproducibleSum::ReproducibleSum(const ReproducibleSum& other) : impl_(std::make_unique<Impl>(*other.impl_)) {}
 ReproducibleSum& ReproducibleSum::operator=(const ReproducibleSum& other) {
-  *impl_ = *other.impl_;
+  if (this != &other) impl_ = std::make_unique<Impl>(*other.impl_);  // this may have been moved from
   return *this;
 }
 ReproducibleSum::ReproducibleSum(ReproducibleSum&&) noexcept = default;
@@ -153,8 +158,8 @@ void ReproducibleSum::merge(const ReproducibleSum& other) {
     fail("merge of " + std::to_string(other.size()) + " sums of " + std::to_string(other.impl_->bins()) +
          " bins into " + std::to_string(size()) + " of " + std::to_string(impl_->bins()));
   }
+  impl_->check_room_for(other.impl_->deposits());
   merge_payload(other.payload(), impl_->block());
-  impl_->check_count();
 }
 
 double ReproducibleSum::value(Index i) const {
@@ -198,17 +203,21 @@ void ReproducibleSum::merge_payload(const std::byte* in, std::byte* inout) { sta
 
 namespace {
 
-/// Throws MismatchError on all ranks unless all bring the same size and
-/// precision. Collective: one message.
-void check_same_everywhere(comm::Transport& transport, const ReproducibleSum& sum) {
+/// Throws on all ranks, before anything is merged: MismatchError unless all bring the same size and precision,
+/// StateError if they bring too many terms together. Collective: one message.
+void check_ranks(comm::Transport& transport, const ReproducibleSum& sum) {
   comm::MessageHeader header;
   header.key = {static_cast<std::int32_t>(sum.precision()), 0, sum.size()};
   header.lowest_rank = transport.rank();
+  header.count = statistics::header_of(sum.payload()).deposits;
   std::byte message[sizeof header];
   std::memcpy(message, &header, sizeof header);
   transport.all_reduce(message, sizeof message, merge_size_check);
   std::memcpy(&header, message, sizeof header);
-  if (header.rank_out_of_step == comm::MessageHeader::kNobody) return;
+  if (header.rank_out_of_step == comm::MessageHeader::kNobody) {
+    if (header.count > statistics::kMaxDeposits) fail_too_many_terms();
+    return;
+  }
   const auto text = [](const comm::RoundKey& key) {
     return std::to_string(key.sequence) + " sums of " + std::to_string(key.pass) + " bins";
   };
@@ -222,15 +231,14 @@ void check_same_everywhere(comm::Transport& transport, const ReproducibleSum& su
 void ReproducibleSum::all_reduce(const Communicator& communicator) {
   comm::Transport& transport = communicator.transport();
   if (transport.size() == 1) return;
-  check_same_everywhere(transport, *this);
+  check_ranks(transport, *this);
   transport.all_reduce(impl_->block(), payload_bytes(), merge_payload_message);
-  impl_->check_count();
 }
 
 void ReproducibleSum::all_gather_merge(const Communicator& communicator) {
   comm::Transport& transport = communicator.transport();
   if (transport.size() == 1) return;
-  check_same_everywhere(transport, *this);
+  check_ranks(transport, *this);
   const std::size_t bytes = payload_bytes();
   std::vector<std::uint64_t> all(words_of(bytes) * static_cast<std::size_t>(transport.size()));
   auto* gathered = reinterpret_cast<std::byte*>(all.data());
@@ -239,7 +247,6 @@ void ReproducibleSum::all_gather_merge(const Communicator& communicator) {
   for (int rank = 0; rank < transport.size(); ++rank) {
     merge_payload(gathered + static_cast<std::size_t>(rank) * bytes, impl_->block());
   }
-  impl_->check_count();
 }
 
 }  // namespace syncbn

@@ -18,9 +18,8 @@ void merge_message(const std::byte* in, std::byte* inout, std::size_t) {
   statistics::merge_block(in + sizeof(comm::MessageHeader), inout + sizeof(comm::MessageHeader));
 }
 
-/// Rows of a 2-D tensor that go to the kernels at once: enough that flushing
-/// the bins costs little, few enough that each row is a stream that the
-/// prefetcher follows.
+/// Rows of a 2-D tensor that go to the kernels at once: enough that flushing the bins costs little, few enough that
+/// each row is a stream that the prefetcher follows.
 constexpr Index kRowsPerBlock = 64;
 
 }  // namespace

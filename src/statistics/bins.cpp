@@ -159,8 +159,7 @@ DoubleDouble sum_of(const BinsView& view, Index i) {
 float round_to_float(DoubleDouble value) {
   const double hi = value.hi;
   if (value.lo == 0.0 || !std::isfinite(hi)) return static_cast<float>(hi);
-  // Round hi + lo to odd in double first: with two or more spare bits the
-  // second rounding is then the only one.
+  // Round hi + lo to odd in double first: with two or more spare bits the second rounding is then the only one.
   std::int64_t bits;
   static_assert(sizeof bits == sizeof hi);
   __builtin_memcpy(&bits, &hi, sizeof bits);

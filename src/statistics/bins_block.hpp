@@ -8,8 +8,7 @@
 
 namespace syncbn::statistics {
 
-/// Where a value that is not finite was met first: by source (a rank), then by
-/// accumulator.
+/// Where a value that is not finite was met first: by source (a rank), then by accumulator.
 struct Offender {
   static constexpr std::int64_t kNobody = INT64_MAX;
   std::int64_t source = kNobody;
@@ -26,8 +25,7 @@ struct BinsHeader {
   Offender offender;
 };
 
-/// Bytes of a block: header, bins (8 each), tops (2 each), sets of non-finite
-/// kinds (1 each), padded to 8.
+/// Bytes of a block: header, bins (8 each), tops (2 each), sets of non-finite kinds (1 each), padded to 8.
 std::size_t block_bytes(Index size, int bins);
 
 /// Makes `block`, of block_bytes(size, bins) and aligned to 8, the empty set.
@@ -41,8 +39,8 @@ BinsView view_of(std::byte* block);
 /// The same to read: nothing may be written through it.
 BinsView view_of(const std::byte* block);
 
-/// Adds one value to accumulator i. One that is not finite is counted, and
-/// remembered with its source if it is the first.
+/// Adds one value to accumulator i. One that is not finite is counted, and remembered with its source if it is the
+/// first.
 void deposit(std::byte* block, Index i, double value, std::int64_t source);
 
 /// inout <- in united with inout. Commutative and associative, exactly.

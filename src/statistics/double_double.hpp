@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Numbers as unevaluated sums of two doubles, about 106 bits. Needs
-// round-to-nearest and no contraction.
+// Numbers as unevaluated sums of two doubles, about 106 bits. Needs round-to-nearest and no contraction.
 #pragma once
 
 #include <cmath>
@@ -22,22 +21,19 @@ inline DoubleDouble two_sum(double a, double b) {
   return {s, (a - (s - bb)) + (b - bb)};
 }
 
-/// a + b exactly if |a| >= |b| or a = 0. 3 operations. Source: Dekker 1971,
-/// Numer. Math. 18.
+/// a + b exactly if |a| >= |b| or a = 0. 3 operations. Source: Dekker 1971, Numer. Math. 18.
 inline DoubleDouble fast_two_sum(double a, double b) {
   const double s = a + b;
   return {s, b - (s - a)};
 }
 
-/// a * b exactly, barring underflow. std::fma is one instruction or a correct
-/// function call: the same bits.
+/// a * b exactly, barring underflow. std::fma is one instruction or a correct function call: the same bits.
 inline DoubleDouble two_product(double a, double b) {
   const double p = a * b;
   return {p, std::fma(a, b, -p)};
 }
 
-/// Relative error at most 3 * 2^-106. Source: Joldes, Muller & Popescu 2017,
-/// ACM TOMS 44(2), algorithm 6.
+/// Relative error at most 3 * 2^-106. Source: Joldes, Muller & Popescu 2017, ACM TOMS 44(2), algorithm 6.
 inline DoubleDouble operator+(DoubleDouble a, DoubleDouble b) {
   const DoubleDouble s = two_sum(a.hi, b.hi);
   const DoubleDouble t = two_sum(a.lo, b.lo);

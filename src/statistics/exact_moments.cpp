@@ -15,7 +15,7 @@ double exact_variance(const ExactSum& sum, const ExactSum& squares, Index count)
   WideInteger second = sum.integer.squared();
   const int lag = 2 * sum.scale - squares.scale;
   WideInteger& coarser = lag > 0 ? second : first;
-  // The two agree to 40 bits, so the coarser one becomes as long as the other, 412 bits at most; unless both are 0.
+  // The two agree to 40 bits, so the coarser one becomes as long as the other, 422 bits at most; unless both are 0.
   if (coarser.bit_length() + std::abs(lag) > WideInteger::kBits) return 0.0;
   coarser <<= std::abs(lag);
   first -= second;

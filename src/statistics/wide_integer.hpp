@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Integers of up to 512 bits, for the exact end of a sum: sign and magnitude, a
-// fixed size, no allocation.
+// Integers of up to 512 bits, for the exact end of a sum: sign and magnitude, a fixed size, no allocation.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +27,7 @@ class WideInteger {
   WideInteger& operator*=(std::uint64_t factor);
   WideInteger squared() const;  ///< Of at most 256 bits.
 
-  /// this * 2^scale as hi + lo: hi rounded to the nearest double (ties to
-  /// even), lo the rest, rounded likewise.
+  /// this * 2^scale as hi + lo: hi rounded to the nearest double (ties to even), lo the rest, rounded likewise.
   DoubleDouble to_double_double(int scale) const;
 
  private:

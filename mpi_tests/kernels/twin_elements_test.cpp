@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// Element passes: every vector table gives the bits of the plain one, and an element those of its formula wherever it
+// stands.
+#include <algorithm>
+
+#include "kernel_inputs.hpp"
+
+namespace syncbn::testing {
+namespace {
+
+using kernels::BackwardCoefficients;
+using kernels::BlockShape;
+using kernels::ForwardCoefficients;
+using kernels::KernelTable;
+
+template <class T>
+class TwinElements : public Twin<T> {};
+TYPED_TEST_SUITE(TwinElements, ElementTypes);
+
+/// Six rows of C coefficients, enough for every pass.
+class Coefficients {
+ public:
+  Coefficients(Index channels, Kind kind, Random& random) : numbers_(6 * channels), channels_(channels) {
+    fill(numbers_, kind, random);
+  }
+  const double* row(Index r) const { return numbers_.data() + r * channels_; }
+  ForwardCoefficients forward() const { return {{row(0), row(1)}, row(2), row(3)}; }
+  BackwardCoefficients backward() const { return {{row(0), row(1)}, row(2), row(3), row(4), row(5)}; }
+
+ private:
+  Guarded<double> numbers_;
+  Index channels_;
+};
+
+/// Runs one pass with both tables, into memory of its own and in place; the memory in front of the output must stay.
+/// run(table, x, dy, out)
+template <class T, class Run>
+void compare(const KernelTable& plain, const KernelTable& table, BlockShape shape, Kind kind, Random& random,
+             const Run& run) {
+  const Index count = element_count(shape);
+  Guarded<T> x(count, static_cast<Index>(random() % 4));
+  Guarded<T> dy(count, static_cast<Index>(random() % 4));
+  fill(x, kind, random);
+  fill(dy, kind, random);
+  Guarded<T> wanted(count);
+  run(plain, x.data(), dy.data(), wanted.data());
+
+  constexpr Index kFront = 3;
+  Guarded<T> framed(count + kFront, static_cast<Index>(random() % 4));
+  std::fill_n(framed.data(), kFront, T(42));
+  run(table, x.data(), dy.data(), framed.data() + kFront);
+  ASSERT_TRUE(same_bits(framed.data() + kFront, wanted.data(), count));
+  for (Index i = 0; i < kFront; ++i) ASSERT_EQ(framed[i], T(42));
+
+  Guarded<T> overwritten(count, static_cast<Index>(random() % 4));
+  std::copy_n(dy.data(), count, overwritten.data());
+  run(table, x.data(), overwritten.data(), overwritten.data());
+  ASSERT_TRUE(same_bits(overwritten, wanted)) << "in place of dy";
+  std::copy_n(x.data(), count, overwritten.data());
+  run(table, overwritten.data(), dy.data(), overwritten.data());
+  ASSERT_TRUE(same_bits(overwritten, wanted)) << "in place of x";
+}
+
+template <class T, class Run>
+void compare_all(const Twin<T>&, const KernelTable& plain, const KernelTable& table, const Run& run) {
+  Random random(1);
+  for (const Kind kind : kAllKinds) {
+    for (const Index samples : {1, 3}) {
+      for_each_shape(samples, [&](BlockShape shape) {
+        const Coefficients coefficients(shape.sample.channels, kind, random);
+        ASSERT_NO_FATAL_FAILURE(compare<T>(plain, table, shape, kind, random,
+                                           [&](const KernelTable& kernel, const T* x, const T* dy, T* out) {
+                                             run(kernel, x, dy, out, shape, coefficients);
+                                           }));
+      });
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TYPED_TEST(TwinElements, Normalize) {
+  this->for_each_isa([&](const KernelTable& table) {
+    compare_all(*this, this->plain(), table,
+                [](const KernelTable& kernel, const TypeParam* x, const TypeParam*, TypeParam* out, BlockShape shape,
+                   const Coefficients& k) { kernel.normalize(x, out, shape, k.forward()); });
+  });
+}
+
+TYPED_TEST(TwinElements, InputGradient) {
+  this->for_each_isa([&](const KernelTable& table) {
+    compare_all(*this, this->plain(), table,
+                [](const KernelTable& kernel, const TypeParam* x, const TypeParam* dy, TypeParam* out, BlockShape shape,
+                   const Coefficients& k) { kernel.input_gradient(x, dy, out, shape, k.backward()); });
+  });
+}
+
+TYPED_TEST(TwinElements, Scale) {
+  this->for_each_isa([&](const KernelTable& table) {
+    compare_all(*this, this->plain(), table,
+                [](const KernelTable& kernel, const TypeParam*, const TypeParam* dy, TypeParam* out, BlockShape shape,
+                   const Coefficients& k) { kernel.scale(dy, out, shape, k.row(0)); });
+  });
+}
+
+/// What makes "the same bits however the batch is split" true of element passes: a value with its channel's
+/// coefficients gives the same result at every place.
+TYPED_TEST(TwinElements, AnElementDoesNotKnowWhereItStands) {
+  Random random(2);
+  const auto check = [&](const KernelTable& table) {
+    for_each_shape(2, [&](BlockShape shape) {
+      const Index channels = shape.sample.channels;
+      const Index count = element_count(shape);
+      Coefficients one(1, Kind::ordinary, random);
+      std::vector<double> spread;
+      for (Index r = 0; r < 6; ++r) spread.insert(spread.end(), static_cast<std::size_t>(channels), one.row(r)[0]);
+      const auto row = [&](Index r) { return spread.data() + r * channels; };
+      Guarded<TypeParam> x(count);
+      Guarded<TypeParam> dy(count);
+      std::fill_n(x.data(), count, TypeParam(0.3));
+      std::fill_n(dy.data(), count, TypeParam(-0.7));
+      Guarded<TypeParam> y(count);
+      Guarded<TypeParam> dx(count);
+      table.normalize(x.data(), y.data(), shape, {{row(0), row(1)}, row(2), row(3)});
+      table.input_gradient(x.data(), dy.data(), dx.data(), shape, {{row(0), row(1)}, row(2), row(3), row(4), row(5)});
+      for (Index i = 1; i < count; ++i) {
+        ASSERT_EQ(y[i], y[0]) << "element " << i;
+        ASSERT_EQ(dx[i], dx[0]) << "element " << i;
+      }
+    });
+  };
+  check(this->plain());
+  this->for_each_isa(check);
+}
+
+}  // namespace
+}  // namespace syncbn::testing

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// Sums inside samples: every vector table gives the bits of the plain one.
+#include "kernel_inputs.hpp"
+
+namespace syncbn::testing {
+namespace {
+
+using kernels::KernelTable;
+using kernels::Mean;
+using kernels::PlaneSums;
+
+template <class T>
+class TwinSums : public Twin<T> {};
+TYPED_TEST_SUITE(TwinSums, ElementTypes);
+
+/// (3, C) numbers of plane_sums.
+struct Planes {
+  explicit Planes(Index channels) : numbers(3 * channels), c(channels) {}
+  PlaneSums view() { return {numbers.data(), numbers.data() + c, numbers.data() + 2 * c}; }
+  Guarded<double> numbers;
+  Index c;
+};
+
+TYPED_TEST(TwinSums, PlaneSums) {
+  Random random(1);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Kind kind : kAllKinds) {
+      for_each_shape(1, [&](kernels::BlockShape shape) {
+        Guarded<TypeParam> x(element_count(shape), static_cast<Index>(random() % 4));
+        fill(x, kind, random);
+        Planes wanted(shape.sample.channels);
+        Planes got(shape.sample.channels);
+        this->plain().plane_sums(x.data(), shape.sample, wanted.view());
+        table.plane_sums(x.data(), shape.sample, got.view());
+        ASSERT_TRUE(same_bits(got.numbers, wanted.numbers)) << "kind " << static_cast<int>(kind);
+      });
+    }
+  });
+}
+
+TYPED_TEST(TwinSums, MomentRows) {
+  Random random(2);
+  constexpr Index kRows = kernels::moment_rows_for(DataTypeOf<TypeParam>::value);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Kind kind : kAllKinds) {
+      for (const Index channels : kChannelCounts) {
+        for (const Index positions : {Index{2}, Index{7}, Index{49}, Index{12544}}) {
+          const Index stride = channels + 3;
+          Planes planes(channels);
+          fill(planes.numbers, kind, random);
+          Guarded<double> wanted(2 * kRows * stride);
+          Guarded<double> got(2 * kRows * stride);
+          this->plain().moment_rows(planes.view(), channels, positions, wanted.data(), wanted.data() + kRows * stride,
+                                    stride);
+          table.moment_rows(planes.view(), channels, positions, got.data(), got.data() + kRows * stride, stride);
+          ASSERT_TRUE(same_bits(got, wanted)) << "C " << channels << " S " << positions;
+        }
+      }
+    }
+  });
+}
+
+TYPED_TEST(TwinSums, GradientSums) {
+  Random random(3);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Kind kind : kAllKinds) {
+      for_each_shape(1, [&](kernels::BlockShape shape) {
+        const Index channels = shape.sample.channels;
+        Guarded<TypeParam> x(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<TypeParam> dy(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<double> mean(2 * channels);
+        fill(x, kind, random);
+        fill(dy, kind, random);
+        fill(mean, kind, random);
+        const Mean mean_view{mean.data(), mean.data() + channels};
+        Guarded<double> wanted(2 * channels);
+        Guarded<double> got(2 * channels);
+        this->plain().gradient_sums(x.data(), dy.data(), shape.sample, mean_view, wanted.data(),
+                                    wanted.data() + channels);
+        table.gradient_sums(x.data(), dy.data(), shape.sample, mean_view, got.data(), got.data() + channels);
+        ASSERT_TRUE(same_bits(got, wanted)) << "kind " << static_cast<int>(kind);
+      });
+    }
+  });
+}
+
+/// A plane of -0 only: lanes that get nothing must not turn a sum's sign.
+TYPED_TEST(TwinSums, OfNegativeZeros) {
+  this->for_each_isa([&](const KernelTable& table) {
+    for_each_shape(1, [&](kernels::BlockShape shape) {
+      Guarded<TypeParam> x(element_count(shape));
+      for (TypeParam& value : x) value = -TypeParam(0);
+      Planes wanted(shape.sample.channels);
+      Planes got(shape.sample.channels);
+      this->plain().plane_sums(x.data(), shape.sample, wanted.view());
+      table.plane_sums(x.data(), shape.sample, got.view());
+      ASSERT_TRUE(same_bits(got.numbers, wanted.numbers));
+    });
+  });
+}
+
+}  // namespace
+}  // namespace syncbn::testing
