@@ -69,7 +69,7 @@ class BatchNorm::Impl {
       running_var.assign(options.parameter_type, channels, 1.0);
     }
     if (options.reduction == Reduction::fast) {
-      sums_ = std::make_unique<layer::FastSums>(channels);
+      sums_ = std::make_unique<layer::FastSums>(channels, rounds_.rank());
     } else {
       sums_ =
           std::make_unique<layer::ReproducibleSums>(channels, options.parameter_type, rounds_.rank(), options.threads);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 #include "comm/message.hpp"
 #include "layer/blocks.hpp"
@@ -15,8 +16,39 @@ namespace {
 double* numbers(std::byte* body) { return reinterpret_cast<double*>(body); }
 const double* numbers(const std::byte* body) { return reinterpret_cast<const double*>(body); }
 
+/// Behind the numbers.
+struct Offender {
+  static constexpr std::int64_t kNobody = INT64_MAX;
+  std::int64_t rank = kNobody;
+  std::int64_t channel = kNobody;
+};
+
+std::size_t bytes_of_numbers(Index channels) { return 2 * static_cast<std::size_t>(channels) * sizeof(double); }
+
+Offender offender_of(Index channels, const std::byte* body) {
+  Offender offender;
+  std::memcpy(&offender, body + bytes_of_numbers(channels), sizeof offender);
+  return offender;
+}
+void set_offender(Index channels, std::byte* body, const Offender& offender) {
+  std::memcpy(body + bytes_of_numbers(channels), &offender, sizeof offender);
+}
+void merge_offender(Index channels, const std::byte* in, std::byte* inout) {
+  const Offender a = offender_of(channels, in);
+  const Offender b = offender_of(channels, inout);
+  set_offender(channels, inout, std::tie(a.rank, a.channel) < std::tie(b.rank, b.channel) ? a : b);
+}
+
+/// The lowest channel with a number that is not finite, or -1.
+Index first_non_finite(Index channels, const double* number) {
+  for (Index c = 0; c < channels; ++c) {
+    if (!std::isfinite(number[c]) || !std::isfinite(number[channels + c])) return c;
+  }
+  return -1;
+}
+
 Index channels_in(std::size_t message_bytes) {
-  return static_cast<Index>((message_bytes - sizeof(comm::MessageHeader)) / (2 * sizeof(double)));
+  return static_cast<Index>((message_bytes - sizeof(comm::MessageHeader) - sizeof(Offender)) / (2 * sizeof(double)));
 }
 
 Index count_of(const std::byte* message) {
@@ -31,30 +63,41 @@ void merge_moments_message(const std::byte* in, std::byte* inout, std::size_t by
   double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
   statistics::merge_moments(channels, count_of(inout), {inout_body, inout_body + channels}, count_of(in),
                             {in_body, in_body + channels});
+  merge_offender(channels, in + sizeof(comm::MessageHeader), inout + sizeof(comm::MessageHeader));
   comm::merge_header(in, inout);
 }
 
 void merge_gradients_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
-  const Index length = 2 * channels_in(bytes);
+  const Index channels = channels_in(bytes);
   const double* in_body = numbers(in + sizeof(comm::MessageHeader));
   double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
-  for (Index i = 0; i < length; ++i) inout_body[i] += in_body[i];
+  for (Index i = 0; i < 2 * channels; ++i) inout_body[i] += in_body[i];
+  merge_offender(channels, in + sizeof(comm::MessageHeader), inout + sizeof(comm::MessageHeader));
   comm::merge_header(in, inout);
 }
 
 }  // namespace
 
+std::size_t FastSums::body_bytes() const { return bytes_of_numbers(channels_) + sizeof(Offender); }
+
+void FastSums::note_non_finite(std::byte* body) const {
+  const Index channel = first_non_finite(channels_, numbers(body));
+  if (channel >= 0) set_offender(channels_, body, {rank_, channel});
+}
+
 void FastSums::add_samples(const ConstTensorView& x, std::byte* body) {
   double* total = numbers(body);
   std::fill_n(total, 2 * channels_, 0.0);
+  set_offender(channels_, body, {});
   if (x.shape.element_count() == 0) return;
   if (x.shape.positions == 1) {  // the whole shard as one sample with N positions
     merge_planes(x, sample_of(x, 0), {channels_, x.shape.samples, /*channels_last=*/true}, 0, total);
-    return;
+  } else {
+    for (Index n = 0; n < x.shape.samples; ++n) {
+      merge_planes(x, sample_of(x, n), sample_shape_of(x.shape), n * x.shape.positions, total);
+    }
   }
-  for (Index n = 0; n < x.shape.samples; ++n) {
-    merge_planes(x, sample_of(x, n), sample_shape_of(x.shape), n * x.shape.positions, total);
-  }
+  note_non_finite(body);
 }
 
 /// total <- total united with the moments of one sample's planes.
@@ -77,18 +120,20 @@ void FastSums::finish_moments(const std::byte* body, Index count, double* mean, 
 void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) {
   double* total = numbers(body);
   std::fill_n(total, 2 * channels_, 0.0);
+  set_offender(channels_, body, {});
   if (x.shape.element_count() == 0) return;
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   if (x.shape.positions == 1) {
     kernel.gradient_sums(x.data, dy.data, {channels_, x.shape.samples, /*channels_last=*/true}, mean, total,
                          total + channels_);
-    return;
+  } else {
+    for (Index n = 0; n < x.shape.samples; ++n) {
+      kernel.gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
+                           sample_.data() + channels_);
+      for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
+    }
   }
-  for (Index n = 0; n < x.shape.samples; ++n) {
-    kernel.gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
-                         sample_.data() + channels_);
-    for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
-  }
+  note_non_finite(body);
 }
 
 comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; }
@@ -99,11 +144,11 @@ void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* s
 }
 
 std::optional<NonFinite> FastSums::non_finite(const std::byte* body) const {
-  const double* number = numbers(body);
-  for (Index c = 0; c < channels_; ++c) {
-    if (!std::isfinite(number[c]) || !std::isfinite(number[channels_ + c])) return NonFinite{-1, c};
-  }
-  return std::nullopt;
+  const Offender offender = offender_of(channels_, body);
+  if (offender.rank != Offender::kNobody) return NonFinite{static_cast<int>(offender.rank), offender.channel};
+  // Finite on every rank, the sum over ranks is not.
+  const Index channel = first_non_finite(channels_, numbers(body));
+  return channel < 0 ? std::nullopt : std::optional(NonFinite{-1, channel});
 }
 
 }  // namespace syncbn::layer

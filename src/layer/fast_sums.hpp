@@ -8,13 +8,14 @@
 
 namespace syncbn::layer {
 
-/// Body: mean (C) and M2 (C), or sum_dy (C) and sum_dy_xmu (C), doubles. The
-/// count rides in the message's header.
+/// Body: mean (C) and M2 (C), or sum_dy (C) and sum_dy_xmu (C), doubles; then the first rank and channel with a sum
+/// that is not finite. The count rides in the message's header.
 class FastSums final : public ChannelSums {
  public:
-  explicit FastSums(Index channels) : channels_(channels), sample_(3 * static_cast<std::size_t>(channels)) {}
+  FastSums(Index channels, int rank)
+      : channels_(channels), rank_(rank), sample_(3 * static_cast<std::size_t>(channels)) {}
 
-  std::size_t body_bytes() const override { return 2 * static_cast<std::size_t>(channels_) * sizeof(double); }
+  std::size_t body_bytes() const override;
   void add_samples(const ConstTensorView& x, std::byte* body) override;
   comm::Merge merge_moments() const override;
   void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) override;
@@ -27,8 +28,11 @@ class FastSums final : public ChannelSums {
  private:
   void merge_planes(const ConstTensorView& x, const std::byte* data, kernels::SampleShape shape, Index count_before,
                     double* total);
+  /// Writes down the first of this rank's sums that is not finite.
+  void note_non_finite(std::byte* body) const;
 
   Index channels_;
+  int rank_;
   std::vector<double> sample_;  // one sample's sums, (3, C)
 };
 
