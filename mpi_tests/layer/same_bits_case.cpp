@@ -105,7 +105,9 @@ T draw(Kind kind, double center, int exponent, Dice& dice) {
     case Kind::subnormal:
       return static_cast<T>(dice.between(-1000, 1000)) * std::numeric_limits<T>::denorm_min();
     case Kind::spread:
-      value = std::ldexp(bell(dice), static_cast<int>(dice.between(-kLimits<T>.spread, kLimits<T>.spread)));
+      // After `value` was drawn: in one expression the compiler would choose which is drawn first.
+      value =
+          std::ldexp(value - center, static_cast<int>(dice.between(-kLimits<T>.spread, kLimits<T>.spread)) - exponent);
       break;
   }
   const double limit = std::ldexp(1.0, kLimits<T>.largest);
@@ -130,8 +132,12 @@ template <class T>
 void spoil(Tensor<T>& tensor, Dice& dice) {
   if (tensor.values.empty()) return;
   const T inf = std::numeric_limits<T>::infinity();
-  const T value = dice.pick<T>({std::numeric_limits<T>::quiet_NaN(), inf, -inf});
-  tensor.values[static_cast<std::size_t>(dice.below(static_cast<Index>(tensor.values.size())))] = value;
+  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const T with_payload = static_cast<T>(std::nan("0x123456789"));
+  for (Index i = dice.between(1, 5); i > 0; --i) {
+    const T value = dice.pick<T>({nan, -nan, with_payload, -with_payload, inf, -inf});
+    tensor.values[static_cast<std::size_t>(dice.below(static_cast<Index>(tensor.values.size())))] = value;
+  }
 }
 
 void append(std::vector<double>& to, const ChannelVector& values) {

@@ -2,6 +2,7 @@
 // The layer: local sums, one message, finish, element pass, running statistics. How each is done lives elsewhere.
 #include "syncbn/batch_norm.hpp"
 
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "layer/check.hpp"
 #include "layer/contract.hpp"
 #include "layer/fast_sums.hpp"
+#include "layer/nan_channels.hpp"
 #include "layer/parallel.hpp"
 #include "layer/reproducible_sums.hpp"
 #include "statistics/moments.hpp"
@@ -200,6 +202,17 @@ class BatchNorm::Impl {
       kernel.normalize(layer::element_of(x, piece.offset), layer::element_of(y, piece.offset), piece.shape,
                        {mean_of(statistics, c), work_->scale.data() + c, work_->shift.data() + c});
     });
+    fill_nan_channels(y, [&](std::size_t c) {
+      return std::isnan(statistics.mean[c]) || std::isnan(work_->scale[c]) || std::isnan(work_->shift[c]);
+    });
+  }
+
+  /// NaN for all of channel c if is_nan(c).
+  template <class IsNan>
+  void fill_nan_channels(const TensorView& result, const IsNan& is_nan) const {
+    for (Index c = 0; c < options.num_features; ++c) {
+      if (is_nan(static_cast<std::size_t>(c))) layer::fill_channel_with_nan(result, c);
+    }
   }
 
   /// scale = gamma * invstd
@@ -246,6 +259,11 @@ class BatchNorm::Impl {
                             {mean_of(cache, c), cache.invstd.data() + c, work_->mean_dy.data() + c,
                              work_->slope.data() + c, work_->scale.data() + c});
     });
+    const auto& sum_dy = work_->global.dy;
+    const auto& sum_dy_xmu = work_->global.dy_xmu;
+    fill_nan_channels(dx, [&](std::size_t c) {
+      return std::isnan(work_->scale[c]) || !std::isfinite(sum_dy[c]) || !std::isfinite(sum_dy_xmu[c]);
+    });
   }
 
   void backward_frozen(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
@@ -263,6 +281,7 @@ class BatchNorm::Impl {
       kernel.scale(layer::element_of(dy, piece.offset), layer::element_of(dx, piece.offset), piece.shape,
                    work_->scale.data() + piece.channel);
     });
+    fill_nan_channels(dx, [&](std::size_t c) { return std::isnan(work_->scale[c]); });
   }
 
   /// dgamma = sum(dy*xhat) = invstd * sum(dy*(x-mean)),  dbeta = sum(dy)
