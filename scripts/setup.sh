@@ -9,6 +9,8 @@ SYNCBN_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 SYNCBN_BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin
   libeigen3-dev libhwy-dev libcli11-dev nlohmann-json3-dev zlib1g-dev)
 SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy)
+# Another MPI library and another compiler, for the tests that compare builds.
+SYNCBN_OTHER_BUILD_PACKAGES=(mpich libmpich-dev clang-14 libomp-14-dev)
 
 # One line a step, on stderr: stdout belongs to the program.
 step() { printf '==> %s\n' "$*" >&2; }
@@ -92,11 +94,15 @@ openmpi_cmake_args() {
   fi
 }
 
-# build FOLDER CMAKE_ARGS...: configures and builds the tree into build/FOLDER. Returns non-zero, with the reason printed,
-# when it fails.
+# build FOLDER [--target TARGET] CMAKE_ARGS...: configures the tree and builds TARGET (all) into build/FOLDER. Returns
+# non-zero, with the reason printed, when it fails.
 build() {
-  local folder=$SYNCBN_ROOT/build/$1
+  local folder=$SYNCBN_ROOT/build/$1 target=all
   shift
+  if [ "${1-}" = --target ]; then
+    target=$2
+    shift 2
+  fi
   # CMake refuses a cache that was made for another place (a moved or copied tree): start afresh.
   if [ -f "$folder/CMakeCache.txt" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$SYNCBN_ROOT" "$folder/CMakeCache.txt"; then
     rm -rf -- "$folder"
@@ -111,7 +117,7 @@ build() {
   step "building build/${folder##*/}"
   local ninja_args=()
   if [ ! -t 2 ]; then ninja_args=(-- --quiet); fi
-  cmake --build "$folder" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(build_jobs)}" ${ninja_args[@]+"${ninja_args[@]}"} >&2
+  cmake --build "$folder" --target "$target" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(build_jobs)}" ${ninja_args[@]+"${ninja_args[@]}"} >&2
 }
 
 # cached_value FOLDER NAME: a variable of build/FOLDER's CMake cache.

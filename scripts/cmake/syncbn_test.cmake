@@ -7,6 +7,9 @@ set(SYNCBN_TEST_TIMEOUT_SCALE 1 CACHE STRING "Multiplies every test's timeout (s
 ProcessorCount(_syncbn_cores)
 set(SYNCBN_TEST_SUPPORT_DIR "${PROJECT_SOURCE_DIR}/mpi_tests/support")
 
+# Builds the programs of all tests with the label bits.
+add_custom_target(syncbn_bits_tests)
+
 # The environment that Open MPI needs on a small machine or in a container; other MPI libraries ignore it.
 # More ranks than cores, none bound to a core, waiting ranks yield; an abort must end the job, not print stacks for ever.
 set(SYNCBN_TEST_ENVIRONMENT
@@ -93,6 +96,9 @@ function(syncbn_test)
     set(no_mpi NO_MPI)
   endif()
   syncbn_test_program(NAME ${arg_NAME} ${no_mpi} SOURCES ${arg_SOURCES} LIBRARIES ${arg_LIBRARIES})
+  if("bits" IN_LIST arg_LABELS)
+    add_dependencies(syncbn_bits_tests ${arg_NAME}_test)
+  endif()
 
   set(check "${SYNCBN_TEST_SUPPORT_DIR}/check_verdict.sh")
   if(arg_NO_MPI)
