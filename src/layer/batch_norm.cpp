@@ -165,9 +165,11 @@ class BatchNorm::Impl {
     const std::optional<layer::NonFinite> found = sums_->non_finite(body);
     if (!found) return;
     const std::string rank = found->rank < 0 ? "some rank" : "rank " + std::to_string(found->rank);
-    throw NonFiniteError(layer::where(options, layer::name_of(pass)) + (pass == Pass::forward ? " x" : " x or dy") +
-                         " is not finite in channel " + std::to_string(found->channel) + " (" + rank + " of " +
-                         std::to_string(rounds_.size()) + ")");
+    throw NonFiniteError(
+        layer::where(options, layer::name_of(pass)) + (pass == Pass::forward ? " x" : " x or dy") +
+        " is not finite in channel " + std::to_string(found->channel) + " (" + rank + " of " +
+        std::to_string(rounds_.size()) + ")" +
+        (options.parameter_type == DataType::f64 ? "; so counts f64 beyond 1e150, whose squares overflow" : ""));
   }
 
   void finish_statistics(const std::byte* body, Index count, BatchNormCache& cache) {
