@@ -19,12 +19,13 @@ struct BatchNormCache {
 
   Mode mode = Mode::none;
   ConstTensorView x;  ///< The input, borrowed: it must be alive and unchanged in backward(). May be pointed elsewhere.
-  bool x_overwritten = false;   ///< y was written over x, so backward() has no x (set x to a kept copy and clear this).
-  Index count = 0;              ///< M: values per channel in the global batch (train), on this rank (frozen).
-  std::vector<double> mean;     ///< (C)
-  std::vector<double> mean_lo;  ///< (C) what the mean lost when it was rounded: mean + mean_lo is good to 2^-100.
-  std::vector<double> var;      ///< (C) biased: divided by M.
-  std::vector<double> invstd;   ///< (C) 1 / sqrt(var + eps)
+  bool x_overwritten = false;  ///< y was written over x, so backward() has no x (set x to a kept copy and clear this).
+  Index count = 0;             ///< M: values per channel in the global batch (train), on this rank (frozen).
+  std::vector<double> mean;    ///< (C)
+  std::vector<double>
+      mean_lo;  ///< (C) what the mean lost when it was rounded: mean + mean_lo is good to 2^-100 (0 with Reduction::fast).
+  std::vector<double> var;     ///< (C) biased: divided by M.
+  std::vector<double> invstd;  ///< (C) 1 / sqrt(var + eps)
 };
 
 /// Gradients of the parameters, (C) each, empty if the layer is not affine.
@@ -50,7 +51,7 @@ struct BatchNormGradients {
 /// Calls named collective must be made by all ranks of the group in the same order. If one rank passes a wrong
 /// argument, all ranks get the same error, and running statistics and outputs stay as they were.
 ///
-/// Not thread-safe: one call at a time per object. Different objects may be used by different threads if MPI was
+/// Not thread-safe, const calls included: one call at a time per object. Different objects may be used by different threads if MPI was
 /// initialized with MPI_THREAD_MULTIPLE.
 class BatchNorm {
  public:
@@ -123,7 +124,7 @@ class BatchNorm {
   const ChannelVector& running_mean() const noexcept;
   const ChannelVector& running_var() const noexcept;
   Index num_batches_tracked() const noexcept;  ///< Training steps that saw at least one sample.
-  void set_num_batches_tracked(Index count) noexcept;
+  void set_num_batches_tracked(Index count);   ///< Throws StateError if count < 0.
 
  private:
   class Impl;

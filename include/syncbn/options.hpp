@@ -27,7 +27,8 @@ enum class ParameterGradients : std::int32_t {
   local = 1,   ///< Sums over this rank's samples, for trainers that reduce all gradients themselves.
 };
 
-/// What a NaN or an infinity in x or dy does.
+/// What a NaN or an infinity in x or dy does, in every pass that forms sums (not in eval and frozen forward passes, which
+/// only use running statistics).
 enum class NonFinitePolicy : std::int32_t {
   propagate = 0,  ///< Its channel becomes NaN, statistics included; other channels are as if it were not there.
   error = 1,      ///< NonFiniteError on all ranks, naming the first rank and channel; nothing is written.
@@ -36,7 +37,7 @@ enum class NonFinitePolicy : std::int32_t {
 /// Must be equal on all ranks of the communicator (name included); the constructor checks it.
 struct BatchNormOptions {
   Index num_features = 0;  ///< C; > 0.
-  double eps = 1e-5;       ///< Added to the variance; finite, >= 0. With 0, a constant channel gives y = beta, dx = 0.
+  double eps = 1e-5;  ///< Added to the variance; finite, >= 0. With 0, a channel of variance 0 gives y = beta, dx = 0.
 
   /// Weight of the newest batch in running_mean and running_var, in [0, 1]; nullopt: cumulative average of all batches.
   std::optional<double> momentum = 0.1;
@@ -50,7 +51,7 @@ struct BatchNormOptions {
   Reduction reduction = Reduction::reproducible;
   NonFinitePolicy non_finite = NonFinitePolicy::propagate;
 
-  /// Threads for the passes over data, >= 1; may differ between ranks. 1 where the library was built without OpenMP.
+  /// Threads for the passes over data, 1 to 1024; may differ between ranks. 1 where the library was built without OpenMP.
   /// (Reduction::fast uses them for the element passes only.)
   int threads = 1;
 

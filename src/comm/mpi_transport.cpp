@@ -110,8 +110,10 @@ MPI_Datatype MpiTransport::message_type(std::size_t bytes, Merge merge) {
   MPI_Datatype type = MPI_DATATYPE_NULL;
   check(MPI_Type_contiguous(checked_count(bytes), MPI_BYTE, &type), "MPI_Type_contiguous");
   check(MPI_Type_commit(&type), "MPI_Type_commit");
-  check(MPI_Type_set_attr(type, merge_key(), new MergeEntry{merge, bytes}), "MPI_Type_set_attr");
-  message_types_.push_back({bytes, merge, type});
+  auto entry = std::make_unique<MergeEntry>(MergeEntry{merge, bytes});
+  message_types_.push_back({bytes, merge, type});  // owns the type from here on
+  check(MPI_Type_set_attr(type, merge_key(), entry.get()), "MPI_Type_set_attr");
+  entry.release();  // owned by the type's attribute
   return type;
 }
 
@@ -137,12 +139,16 @@ void MpiTransport::wait(MPI_Request& request) {
 void MpiTransport::all_gather(const std::byte* mine, std::size_t bytes, std::byte* all) {
   check_mpi_is_running();
   const int count = checked_count(bytes);
-  check(MPI_Allgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, comm_), "MPI_Allgather");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Iallgather(mine, count, MPI_BYTE, all, count, MPI_BYTE, comm_, &request), "MPI_Iallgather");
+  wait(request);
 }
 
 void MpiTransport::broadcast(std::byte* data, std::size_t bytes, int root) {
   check_mpi_is_running();
-  check(MPI_Bcast(data, checked_count(bytes), MPI_BYTE, root, comm_), "MPI_Bcast");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Ibcast(data, checked_count(bytes), MPI_BYTE, root, comm_, &request), "MPI_Ibcast");
+  wait(request);
 }
 
 }  // namespace syncbn::comm

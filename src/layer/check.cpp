@@ -9,6 +9,10 @@
 namespace syncbn::layer {
 namespace {
 
+constexpr Index kMostFeatures =
+    Index{1} << 24;  // 2^24 channels of five bins are a message of 1.4 GB; MPI counts to 2^31
+constexpr int kMostThreads = 1024;
+
 std::optional<Problem> shape_problem(const std::string& where, const std::string& text) {
   return Problem{ErrorCode::shape, where + " " + text};
 }
@@ -109,7 +113,14 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
   if (!(options.eps >= 0.0) || !std::isfinite(options.eps)) {
     return problem("eps is " + std::to_string(options.eps) + ", it must be finite and at least 0");
   }
-  if (options.threads < 1) return problem("threads is " + std::to_string(options.threads) + ", it must be at least 1");
+  if (options.num_features > kMostFeatures) {
+    return problem("num_features is " + std::to_string(options.num_features) + ", it may be at most " +
+                   std::to_string(kMostFeatures));
+  }
+  if (options.threads < 1 || options.threads > kMostThreads) {
+    return problem("threads is " + std::to_string(options.threads) + ", it must be from 1 to " +
+                   std::to_string(kMostThreads));
+  }
   if (!kernels::chosen_isa().is_valid) {
     return problem(std::string("the environment variable SYNCBN_ISA is '") + std::getenv("SYNCBN_ISA") +
                    "', which this processor or build does not have (scalar, avx2, avx512)");
@@ -133,6 +144,7 @@ std::optional<Problem> check_backward(const BatchNormOptions& options, const Bat
   const auto problem = [&](const char* text) { return Problem{ErrorCode::state, place + " " + text}; };
   if (cache.mode == BatchNormCache::Mode::none) return problem("the cache is empty: no forward pass filled it");
   if (static_cast<Index>(cache.mean.size()) != options.num_features ||
+      static_cast<Index>(cache.mean_lo.size()) != options.num_features ||
       static_cast<Index>(cache.invstd.size()) != options.num_features) {
     return problem("the cache is of a layer with another number of channels");
   }

@@ -13,9 +13,10 @@ enum class Pass : std::int32_t { construction = 1, forward = 2, backward = 3 };
 /// "forward", ...
 const char* name_of(Pass pass);
 
-/// Throws the same OptionError or MismatchError on all ranks if an option is wrong, or not rank 0's. Collective: one
+/// `problem`: what this rank found wrong already. Throws the same error on all ranks if one of them brings a problem, or an
+/// option that is not rank 0's. Collective: one
 /// broadcast and one all-reduce of fixed size, so that nothing whose size depends on an option is ever sent between
 /// ranks that disagree about it.
-void check_contract(const BatchNormOptions& options, comm::Rounds& rounds);
+void check_contract(const BatchNormOptions& options, comm::Rounds& rounds, std::optional<comm::Problem> problem);
 
 }  // namespace syncbn::layer

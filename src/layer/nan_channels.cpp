@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "layer/nan_channels.hpp"
 
-#include <algorithm>
 #include <limits>
+
+#include "kernels/one.hpp"
 
 namespace syncbn::layer {
 namespace {
@@ -12,11 +13,13 @@ void fill(T* data, const TensorShape& shape, Index c) {
   const T nan = std::numeric_limits<T>::quiet_NaN();
   if (shape.layout == Layout::channels_last || shape.positions == 1) {
     const Index rows = shape.samples * shape.positions;
-    for (Index r = 0; r < rows; ++r) data[r * shape.channels + c] = nan;
+    for (Index r = 0; r < rows; ++r) kernels::write(data + r * shape.channels + c, nan);
     return;
   }
-  for (Index n = 0; n < shape.samples; ++n)
-    std::fill_n(data + (n * shape.channels + c) * shape.positions, shape.positions, nan);
+  for (Index n = 0; n < shape.samples; ++n) {
+    T* plane = data + (n * shape.channels + c) * shape.positions;
+    for (Index s = 0; s < shape.positions; ++s) kernels::write(plane + s, nan);
+  }
 }
 
 }  // namespace

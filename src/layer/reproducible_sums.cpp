@@ -29,14 +29,7 @@ Index SampleSums::samples_per_block(Index rows_per_sample) const {
   return std::clamp<Index>(kPairs / (channels_ * rows_per_sample), 1, 16);
 }
 
-kernels::PairRows SampleSums::pair_rows(Index rows) {
-  const auto needed = static_cast<std::size_t>(rows * channels_);
-  if (a_.size() < needed) {
-    a_.resize(needed);
-    b_.resize(needed);
-  }
-  return {a_.data(), b_.data(), rows, channels_, channels_};
-}
+kernels::PairRows SampleSums::pair_rows(Index rows) const { return {a_.data(), b_.data(), rows, channels_, channels_}; }
 
 void SampleSums::deposit_pairs(const ConstTensorView& x, Index rows) {
   const kernels::PairRows pairs = pair_rows(rows);
@@ -52,6 +45,11 @@ void SampleSums::start(std::byte* block, Index channels, DataType type, int rank
   channels_ = channels;
   header_ = &statistics::header_of(block);
   windows_.attach(block, channels, type, rank);
+  planes_.resize(3 * static_cast<std::size_t>(channels));
+  const Index rows = std::max(kRowsPerBlock * kernels::value_rows_for(type),
+                              samples_per_block(kernels::moment_rows_for(type)) * kernels::moment_rows_for(type));
+  a_.resize(static_cast<std::size_t>(rows * channels));
+  b_.resize(a_.size());
 }
 
 void SampleSums::add(const ConstTensorView& x) {
@@ -94,9 +92,7 @@ void SampleSums::add_planes(const ConstTensorView& x) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const Index rows_per_sample = kernels::moment_rows_for(x.type);
   const Index block = samples_per_block(rows_per_sample);
-  planes_.resize(3 * static_cast<std::size_t>(channels_));
   const kernels::PlaneSums sums{planes_.data(), planes_.data() + channels_, planes_.data() + 2 * channels_};
-  pair_rows(block * rows_per_sample);
   for (Index n = 0; n < x.shape.samples; n += block) {
     const Index samples = std::min(block, x.shape.samples - n);
     for (Index i = 0; i < samples; ++i) {
@@ -132,7 +128,6 @@ void SampleSums::add_gradient_rows(const ConstTensorView& x, const ConstTensorVi
 void SampleSums::add_gradient_planes(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const Index block = samples_per_block(1);
-  pair_rows(block);
   for (Index n = 0; n < x.shape.samples; n += block) {
     const Index samples = std::min(block, x.shape.samples - n);
     for (Index i = 0; i < samples; ++i) {
@@ -165,13 +160,13 @@ void ReproducibleSums::add_in_parts(const TensorShape& shape, std::byte* body, c
     block.resize(part == 0 ? 0 : body_bytes() / sizeof(std::uint64_t));
     return part == 0 ? body : reinterpret_cast<std::byte*>(block.data());
   };
-  for_each_part(parts, [&](Index part) {
+  for (Index part = 0; part < parts; ++part) {  // allocates, so not in the threads
     std::byte* block = block_of(part);
     if (part != 0) statistics::start_block(block, 2 * channels_, bins_);
-    SampleSums& sums = workers_[static_cast<std::size_t>(part)].sums;
-    sums.start(block, channels_, type_, rank_);
-    const Range range = part_of(shape.samples, part, parts);
-    add(sums, range);
+    workers_[static_cast<std::size_t>(part)].sums.start(block, channels_, type_, rank_);
+  }
+  for_each_part(parts, [&](Index part) {
+    add(workers_[static_cast<std::size_t>(part)].sums, part_of(shape.samples, part, parts));
   });
   for (Index part = 1; part < parts; ++part) statistics::merge_block(block_of(part), body);
 }

@@ -24,7 +24,7 @@ class SampleSums {
   void add_gradient_planes(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean);
   void deposit_pairs(const ConstTensorView& x, Index rows);
   Index samples_per_block(Index rows_per_sample) const;
-  kernels::PairRows pair_rows(Index rows);
+  kernels::PairRows pair_rows(Index rows) const;
 
   Index channels_ = 0;
   statistics::BinsHeader* header_ = nullptr;

@@ -136,7 +136,11 @@ void merge_bins(const BinsView& a, const BinsView& b) {
     if (b.top[i] == kNoWindow) continue;
     raise_window(a, i, b.top[i]);
     const int lag = a.top[i] - b.top[i];
-    for (int k = lag; k < a.bins; ++k) bin_of(a, k, i) += bin_of(b, k - lag, i);
+    for (int k = lag; k < a.bins; ++k) {  // wraps, defined, if there are too many deposits: that is found out later
+      std::int64_t& bin = bin_of(a, k, i);
+      bin = static_cast<std::int64_t>(static_cast<std::uint64_t>(bin) +
+                                      static_cast<std::uint64_t>(bin_of(b, k - lag, i)));
+    }
   }
 }
 

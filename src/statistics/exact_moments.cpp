@@ -29,11 +29,10 @@ double exact_variance(const ExactSum& sum, const ExactSum& squares, Index count)
 
 MeanAndVariance mean_and_variance(const BinsView& sums, Index i, Index j, Index count) {
   const double m = static_cast<double>(count);
-  if (sums.nonfinite[i] != 0 || sums.nonfinite[j] != 0) {
-    const double nan = std::numeric_limits<double>::quiet_NaN();
-    return {{nan, 0.0}, nan};
-  }
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  if (sums.nonfinite[i] != 0) return {{nan, 0.0}, nan};
   const ExactSum sum = exact_sum_of(sums, i);
+  if (sums.nonfinite[j] != 0) return {sum.to_double_double() / m, nan};  // only the squares overflowed
   const ExactSum squares = exact_sum_of(sums, j);
   const DoubleDouble mean = sum.to_double_double() / m;
   const DoubleDouble mean_square = squares.to_double_double() / m;

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+#include "layer/element_pass.hpp"
+
+#include <cmath>
+
+#include "kernels/kernels.hpp"
+#include "layer/blocks.hpp"
+#include "layer/nan_channels.hpp"
+#include "layer/parallel.hpp"
+
+namespace syncbn::layer {
+namespace {
+
+/// The mean from channel c on.
+kernels::Mean mean_of(const BatchNormCache& statistics, Index c) {
+  return {statistics.mean.data() + c, statistics.mean_lo.data() + c};
+}
+
+/// NaN for all of channel c if is_nan(c).
+template <class IsNan>
+void fill_nan_channels(const TensorView& result, const IsNan& is_nan) {
+  for (Index c = 0; c < result.shape.channels; ++c) {
+    if (is_nan(static_cast<std::size_t>(c))) fill_channel_with_nan(result, c);
+  }
+}
+
+}  // namespace
+
+void ElementPass::set_scale(const BatchNormCache& statistics, const State& state) {
+  for (Index c = 0; c < options_.num_features; ++c) {
+    const auto i = static_cast<std::size_t>(c);
+    scale_[i] = options_.affine ? state.gamma[c] * statistics.invstd[i] : statistics.invstd[i];
+  }
+}
+
+void ElementPass::normalize(const ConstTensorView& x, const TensorView& y, const BatchNormCache& statistics,
+                            const State& state) {
+  if (x.shape.element_count() == 0) return;
+  set_scale(statistics, state);
+  for (Index c = 0; c < options_.num_features; ++c) {
+    shift_[static_cast<std::size_t>(c)] = options_.affine ? state.beta[c] : 0.0;
+  }
+  const kernels::KernelTable& kernel = kernels::table_for(x.type);
+  for_each_piece(pass_shape_of(x, y), options_.threads, [&](const Piece& piece) {
+    const Index c = piece.channel;
+    kernel.normalize(element_of(x, piece.offset), element_of(y, piece.offset), piece.shape,
+                     {mean_of(statistics, c), scale_.data() + c, shift_.data() + c});
+  });
+  fill_nan_channels(y, [&](std::size_t c) {
+    return std::isnan(statistics.mean[c]) || std::isnan(scale_[c]) || std::isnan(shift_[c]);
+  });
+}
+
+void ElementPass::input_gradient(const BatchNormCache& cache, const GradientSums& sums, const ConstTensorView& dy,
+                                 const TensorView& dx, const State& state) {
+  if (dx.shape.element_count() == 0) return;
+  set_scale(cache, state);
+  const double count = static_cast<double>(cache.count);
+  for (std::size_t c = 0; c < cache.invstd.size(); ++c) {
+    mean_dy_[c] = sums.dy[c] / count;
+    slope_[c] = cache.invstd[c] * (sums.dy_xmu[c] / count);
+  }
+  const kernels::KernelTable& kernel = kernels::table_for(dy.type);
+  for_each_piece(pass_shape_of(dy, dx), options_.threads, [&](const Piece& piece) {
+    const Index c = piece.channel;
+    kernel.input_gradient(
+        element_of(cache.x, piece.offset), element_of(dy, piece.offset), element_of(dx, piece.offset), piece.shape,
+        {mean_of(cache, c), cache.invstd.data() + c, mean_dy_.data() + c, slope_.data() + c, scale_.data() + c});
+  });
+  fill_nan_channels(dx, [&](std::size_t c) {
+    return std::isnan(scale_[c]) || !std::isfinite(sums.dy[c]) || !std::isfinite(sums.dy_xmu[c]);
+  });
+}
+
+void ElementPass::frozen_input_gradient(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
+                                        const State& state) {
+  if (dx.shape.element_count() == 0) return;
+  set_scale(cache, state);
+  const kernels::KernelTable& kernel = kernels::table_for(dy.type);
+  for_each_piece(pass_shape_of(dy, dx), options_.threads, [&](const Piece& piece) {
+    kernel.scale(element_of(dy, piece.offset), element_of(dx, piece.offset), piece.shape,
+                 scale_.data() + piece.channel);
+  });
+  fill_nan_channels(dx, [&](std::size_t c) { return std::isnan(scale_[c]); });
+}
+
+}  // namespace syncbn::layer

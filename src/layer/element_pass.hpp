@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// The passes that write tensors: coefficients per channel, then the kernels, on all threads.
+#pragma once
+
+#include <vector>
+
+#include "layer/state.hpp"
+#include "syncbn/batch_norm.hpp"
+
+namespace syncbn::layer {
+
+/// sum(dy) and sum(dy*(x-mean)), (C) each.
+struct GradientSums {
+  explicit GradientSums(Index channels) : dy(static_cast<std::size_t>(channels)), dy_xmu(dy) {}
+  std::vector<double> dy, dy_xmu;
+};
+
+/// Holds the coefficients, so that a step allocates nothing.
+class ElementPass {
+ public:
+  explicit ElementPass(const BatchNormOptions& options)
+      : options_(options),
+        scale_(static_cast<std::size_t>(options.num_features)),
+        shift_(scale_),
+        mean_dy_(scale_),
+        slope_(scale_) {}
+
+  /// y = gamma * (x - mean) * invstd + beta
+  void normalize(const ConstTensorView& x, const TensorView& y, const BatchNormCache& statistics, const State& state);
+
+  /// dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) )
+  void input_gradient(const BatchNormCache& cache, const GradientSums& sums, const ConstTensorView& dy,
+                      const TensorView& dx, const State& state);
+
+  /// dx = gamma*invstd * dy: the gradient through constant statistics.
+  void frozen_input_gradient(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
+                             const State& state);
+
+ private:
+  void set_scale(const BatchNormCache& statistics, const State& state);
+
+  const BatchNormOptions& options_;
+  std::vector<double> scale_, shift_;    // gamma*invstd, beta
+  std::vector<double> mean_dy_, slope_;  // mean(dy), mean(dy*xhat)
+};
+
+}  // namespace syncbn::layer
