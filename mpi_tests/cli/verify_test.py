@@ -12,11 +12,21 @@ def lines_of(outcome):
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
+def checks_of(outcome):
+    """The lines of the derivation."""
+    return [line for line in lines_of(outcome) if line["check"] != "same bits"]
+
+
+def bits_of(outcome):
+    """The lines of the ways to run a batch."""
+    return [line for line in lines_of(outcome) if line["check"] == "same bits"]
+
+
 class VerifyTest(unittest.TestCase):
     def test_passes_with_every_check_within_its_bound(self):
         outcome = tool.run(["verify", "--json", "--cases", 6, "--seed", 3])
         self.assertEqual(outcome.code, 0, outcome)
-        checks = lines_of(outcome)
+        checks = checks_of(outcome)
         self.assertEqual(len(checks), 7 * 5)
         for check in checks:
             self.assertTrue(check["ok"], check)
@@ -70,8 +80,34 @@ class VerifyTest(unittest.TestCase):
         self.assertEqual(text.code, 1, text)
         self.assertIn("OFF", text.stdout)
 
+    def test_every_way_to_run_a_batch_gives_the_same_bits(self):
+        outcome = tool.run(["verify", "--json", "--cases", 0])
+        self.assertEqual(outcome.code, 0, outcome)
+        lines = bits_of(outcome)
+        self.assertEqual(len({line["hash"] for line in lines}), 1, outcome)
+        self.assertTrue(all(line["ok"] for line in lines), outcome)
+        self.assertEqual({line["ranks"] for line in lines}, set(range(1, tool.RANKS + 1)))
+        self.assertEqual({line["threads"] for line in lines}, {1, 2})
+        # The batches are of the seed alone: so is the hash, whatever the number of ranks.
+        alone = bits_of(tool.run(["verify", "--json", "--cases", 0], ranks=1))
+        self.assertEqual(alone[0]["hash"], lines[0]["hash"])
+        other = bits_of(tool.run(["verify", "--json", "--cases", 0, "--seed", 2]))
+        self.assertNotEqual(other[0]["hash"], lines[0]["hash"])
+
+    def test_plain_sums_have_other_bits_and_exit_1(self):
+        outcome = tool.run(["verify", "--json", "--cases", 1, "--reduction", "fast"])
+        self.assertEqual(outcome.code, 1, outcome)
+        self.assertTrue(all(check["ok"] for check in checks_of(outcome)), outcome)
+        lines = bits_of(outcome)
+        for line in lines:
+            self.assertEqual(line["ok"], line["hash"] == lines[0]["hash"], line)
+        self.assertFalse(all(line["ok"] for line in lines), outcome)
+        text = tool.run(["verify", "--cases", 0, "--reduction", "fast"])
+        self.assertEqual(text.code, 1, text)
+        self.assertIn("gave OTHER bits (seed 1)", text.stdout)
+
     def test_wrong_usage_exits_2(self):
-        for arguments in (["--cases", "-1"], ["--eps", "0"], ["--spoil-dx", "x"]):
+        for arguments in (["--cases", "-1"], ["--eps", "0"], ["--spoil-dx", "x"], ["--reduction", "exact"]):
             outcome = tool.run(["verify", *arguments])
             self.assertEqual(outcome.code, 2, outcome)
             self.assertEqual(len(outcome.complaints), 1, outcome)

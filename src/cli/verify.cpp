@@ -3,6 +3,7 @@
 // ranks, held against each other.
 #include <algorithm>
 #include <array>
+#include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -16,9 +17,11 @@
 #include <nlohmann/json.hpp>
 
 #include "agree.hpp"
+#include "choice.hpp"
 #include "command.hpp"
 #include "derivation.hpp"
 #include "rounding_bound.hpp"
+#include "verify_bits.hpp"
 #include "verify_cases.hpp"
 #include "verify_layer.hpp"
 
@@ -32,18 +35,23 @@ constexpr const char* kNotes =
     "derived (see src/cli/rounding_bound.hpp): roundings of sums in any order for the data at hand, one rounding to "
     "the\n"
     "layer's type, and for central differences the third derivative times h^2/6.\n"
-    "Exit code 0 if everything is within its bound, 1 if not.\n"
+    "Then three batches are run in one process and split over the ranks in other ways: a line each, with one hash of "
+    "all\n"
+    "result bytes, which must be the same.\n"
+    "Exit code 0 if everything is within its bound and all hashes are the same, 1 if not.\n"
     "\n"
     "Try:\n"
     "  syncbn verify\n"
     "  mpirun -n 4 syncbn verify --cases 20 --seed 7\n"
-    "  syncbn verify --spoil-dx 1e-3        # see it fail";
+    "  syncbn verify --spoil-dx 1e-3        # see it fail\n"
+    "  mpirun -n 4 syncbn verify --reduction fast    # within its bounds, but with other bits";
 
 struct VerifyOptions {
   std::uint64_t seed = 1;
   int cases = 8;
   double eps = 1e-5;
   double spoil_dx = 0.0;
+  Reduction reduction = Reduction::reproducible;
   bool json = false;
 };
 
@@ -104,6 +112,7 @@ class Verification {
         nodes_(forward(batch_.x, batch_.parameters)),
         staged_(backward_staged(batch_.x, batch_.dy, nodes_, batch_.parameters)),
         closed_(backward_closed(batch_.dy, nodes_, batch_.parameters)) {
+    batch_.reduction = options.reduction;
     for (Index j = 0; j < batch_.x.columns; ++j) {
       bounds_.emplace_back(batch_.x, batch_.dy, nodes_, batch_.parameters, j, size_of(comm));
     }
@@ -264,6 +273,44 @@ int verify_batch(const Verification& verification, const VerifyOptions& options,
   return static_cast<int>(std::count_if(checks.begin(), checks.end(), [](const Check& c) { return !c.is_ok; }));
 }
 
+void print_text(const BitsLine& line) {
+  std::printf("  %-36s %5d %8d  %016" PRIx64 "  %s\n", line.samples.c_str(), line.ranks, line.threads, line.hash,
+              line.is_same ? "same" : "OTHER");
+}
+
+void print_json(const BitsLine& line) {
+  char hash[17];
+  std::snprintf(hash, sizeof hash, "%016" PRIx64, line.hash);
+  const nlohmann::ordered_json object{{"check", "same bits"}, {"samples", line.samples},
+                                      {"ranks", line.ranks},  {"threads", line.threads},
+                                      {"hash", hash},         {"ok", line.is_same}};
+  std::cout << object.dump() << '\n';
+}
+
+/// Runs and prints the ways to run a batch; returns how many have other bits. Collective.
+int verify_bits(const VerifyOptions& options, MPI_Comm comm, bool speaks) {
+  const std::vector<BitsLine> lines = run_same_bits(options.seed, options.reduction, comm);
+  if (speaks && !options.json) {
+    std::printf(
+        "\nSame bits: a hash of all bytes of y, dx, mean, var, dgamma, dbeta, running_mean and running_var\n\n");
+    std::printf("  %-36s %5s %8s  %-16s  %s\n", "samples", "ranks", "threads", "hash", "verdict");
+  }
+  for (const BitsLine& line : lines) {
+    if (speaks && options.json) print_json(line);
+    if (speaks && !options.json) print_text(line);
+  }
+  return static_cast<int>(std::count_if(lines.begin(), lines.end(), [](const BitsLine& l) { return !l.is_same; }));
+}
+
+void print_verdict(const VerifyOptions& options, int off, int other_bits, int ranks) {
+  const int batches = options.cases + 1;
+  const auto seed = static_cast<unsigned long long>(options.seed);
+  if (off == 0) std::printf("\nAll checks of %d batches on %d ranks are within their bounds\n", batches, ranks);
+  if (off > 0) std::printf("\n%d checks of %d batches on %d ranks are OFF (seed %llu)\n", off, batches, ranks, seed);
+  if (other_bits == 0) std::printf("All ways to run a batch gave the same bits\n");
+  if (other_bits > 0) std::printf("%d ways to run a batch gave OTHER bits (seed %llu)\n", other_bits, seed);
+}
+
 int run_verify(const VerifyOptions& options) {
   const MPI_Comm comm = MPI_COMM_WORLD;
   const int ranks = size_of(comm);
@@ -278,14 +325,9 @@ int run_verify(const VerifyOptions& options) {
     off += verify_batch(Verification(random_case(options.seed, index, options.eps, ranks), options, comm), options,
                         speaks);
   }
-  if (speaks && !options.json) {
-    const int batches = options.cases + 1;
-    if (off == 0) std::printf("\nAll checks of %d batches on %d ranks are within their bounds\n", batches, ranks);
-    if (off > 0)
-      std::printf("\n%d checks of %d batches on %d ranks are OFF (seed %llu)\n", off, batches, ranks,
-                  static_cast<unsigned long long>(options.seed));
-  }
-  return off == 0 ? kOk : kCheckFailed;
+  const int other_bits = verify_bits(options, comm, speaks);
+  if (speaks && !options.json) print_verdict(options, off, other_bits, ranks);
+  return off == 0 && other_bits == 0 ? kOk : kCheckFailed;
 }
 
 }  // namespace
@@ -305,6 +347,8 @@ CommandBody add_verify(CLI::App& tool) {
   command.add_option("--spoil-dx", options->spoil_dx, "Multiply the layer's dx by 1 + REL, to see checks fail")
       ->capture_default_str()
       ->type_name("REL");
+  add_choice<Reduction>(command, "--reduction", options->reduction, "How the layer sums over samples",
+                        {{"reproducible", Reduction::reproducible}, {"fast", Reduction::fast}});
   command.add_flag("--json", options->json, "One JSON object per check and line, nothing else");
   command.footer(kNotes);
   return [options] { return run_verify(*options); };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "derivation.hpp"
+#include "syncbn/options.hpp"
 
 namespace syncbn::cli {
 
@@ -17,6 +18,7 @@ struct VerifyCase {
   Layout layout = Layout::channels_first;
   Index positions = 1;        ///< Of a sample.
   std::vector<Index> shards;  ///< Samples per rank.
+  Reduction reduction = Reduction::reproducible;
 };
 
 /// N = 2 samples, D = 3 features; sample 0 on the first rank and sample 1 on the last.

@@ -66,6 +66,7 @@ class Shard {
     options.num_features = batch.x.columns;
     options.eps = batch.parameters.eps;
     options.parameter_type = DataTypeOf<T>::value;
+    options.reduction = batch.reduction;
     options.name = "verify";
     return options;
   }
