@@ -18,6 +18,7 @@ enum ExitCode : int { kOk = 0, kCheckFailed = 1, kUsage = 2, kBadData = 3, kEnvi
 using CommandBody = std::function<int()>;
 
 /// Each declares its subcommand and options on `tool` (before MPI_Init) and returns what runs if it was chosen.
+CommandBody add_bench(CLI::App& tool);
 CommandBody add_compare(CLI::App& tool);
 CommandBody add_info(CLI::App& tool);
 CommandBody add_normalize(CLI::App& tool);

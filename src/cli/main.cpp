@@ -90,7 +90,8 @@ int main_of_tool(int argc, char** argv) {
   tool.set_help_flag("--help,-h", "Print this help and exit");
   tool.require_subcommand(1);
   tool.footer(kExamples);
-  const std::map<std::string, CommandBody> bodies{{"compare", add_compare(tool)},
+  const std::map<std::string, CommandBody> bodies{{"bench", add_bench(tool)},
+                                                  {"compare", add_compare(tool)},
                                                   {"info", add_info(tool)},
                                                   {"normalize", add_normalize(tool)},
                                                   {"train", add_train(tool)},

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""syncbn bench: what it prints, what it refuses, and that it verifies before it times. No test looks at how long anything
+takes."""
+import json
+import unittest
+
+import tool
+from tool import RANKS
+
+QUICK = ["bench", "--seconds", "0"]
+SHAPES = "5x6x4x3,1x3,2x5x1x7"  # uneven over the ranks, an empty rank, one sample in the batch
+KEYS = ["who", "ranks", "threads", "reduction", "layout", "shape", "dtype", "pass", "median_ms", "min_ms", "limit_ms",
+        "allreduce_ms", "isa"]
+
+
+def lines_of(outcome):
+    return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+
+class BenchTest(unittest.TestCase):
+    def run_bench(self, *arguments, **how):
+        return tool.run([*QUICK, *arguments], launcher=RANKS > 1, **how)
+
+    def test_one_line_for_each_case(self):
+        outcome = self.run_bench("--json", "--shapes", SHAPES)
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertEqual(outcome.complaints, [], outcome)
+        lines = lines_of(outcome)
+        cases = [(line["shape"], line["layout"], line["pass"], line["reduction"]) for line in lines]
+        self.assertEqual(cases, [(shape, layout, direction, reduction)
+                                 for shape in ([5, 6, 4, 3], [1, 3, 1, 1], [2, 5, 1, 7])
+                                 for layout in ("nchw", "nhwc")
+                                 for direction in ("forward", "backward")
+                                 for reduction in ("reproducible", "fast")])
+        for line in lines:
+            self.assertEqual(list(line)[:len(KEYS)], KEYS, line)
+            self.assertEqual((line["who"], line["ranks"], line["threads"], line["dtype"]), ("syncbn", RANKS, 1, "f32"))
+            self.assertIn(line["isa"], ("scalar", "avx2", "avx512", "native"))
+            self.assertEqual("ratio_to_fast" in line, line["reduction"] == "reproducible")
+            self.assertTrue(0 < line["min_ms"] <= line["median_ms"], line)
+            self.assertTrue(line["limit_ms"] > 0 and line["allreduce_ms"] >= 0, line)
+            if RANKS == 1:
+                self.assertEqual((line["allreduce_ms"], line["sync_overhead_ms"]), (0, 0))
+
+    def test_bytes_are_those_of_the_global_batch(self):
+        outcome = self.run_bench("--json", "--shapes", "5x6x4x3", "--dtype", "f64", "--reduction", "fast")
+        self.assertEqual({(line["pass"], line["bytes"]) for line in lines_of(outcome)},
+                         {("forward", 3 * 360 * 8), ("backward", 5 * 360 * 8)})
+
+    def test_options_choose_the_cases(self):
+        outcome = self.run_bench("--json", "--shapes", "4x3x2x2", "--layout", "nhwc", "--pass", "backward", "--dtype", "f64",
+                                 "--reduction", "reproducible", "--threads", 2)
+        self.assertEqual(outcome.code, 0, outcome)
+        (line,) = lines_of(outcome)
+        self.assertEqual([line[key] for key in ("layout", "pass", "dtype", "reduction", "threads")],
+                         ["nhwc", "backward", "f64", "reproducible", 2])
+        self.assertNotIn("ratio_to_fast", line)
+
+    def test_the_instruction_set_is_the_one_that_ran(self):
+        outcome = self.run_bench("--json", "--shapes", "4x3", environment={"SYNCBN_ISA": "scalar"})
+        self.assertEqual({line["isa"] for line in lines_of(outcome)}, {"scalar"})
+
+    def test_the_table_ends_with_the_summary(self):
+        outcome = self.run_bench("--shapes", "2x3x7x7,2x3x2x2,4x3", "--layout", "nchw")
+        self.assertEqual(outcome.code, 0, outcome)
+        text = outcome.stdout
+        self.assertRegex(text, rf"\A{RANKS} ranks?, 1 thread each, f32, kernels for \w+;")
+        self.assertEqual(text.count("reproducible "), 6, text)
+        self.assertEqual("allreduce" in text, RANKS > 1)
+        summary = text[text.index("Reproducible over fast"):]
+        for name in ("49 positions up", "2 to 48 positions", "2-D"):
+            self.assertRegex(summary, rf"{name} +\d+\.\d+  \(2 cases, ")
+
+    def test_wrong_results_are_not_timed(self):
+        for dtype, spoil in (("f32", "1e-5"), ("f64", "1e-11"), ("f32", "nan")):
+            with self.subTest(dtype=dtype, spoil=spoil):
+                outcome = self.run_bench("--shapes", "5x6x4x3", "--dtype", dtype, f"--spoil={spoil}")
+                self.assertEqual(outcome.code, 1, outcome)
+                self.assertEqual(outcome.stdout, "", outcome)
+                self.assertEqual(len(outcome.complaints), 1, outcome)
+                self.assertRegex(outcome.complaints[0], rf"5x6x4x3 nchw {dtype} reproducible: dx\[\d+\] is .* wanted ")
+
+    def test_too_much_memory_is_refused_before_it_is_taken(self):
+        outcome = self.run_bench("--shapes", "1000x1000x1000x1000")
+        self.assertEqual(outcome.code, 4, outcome)
+        self.assertEqual(len(outcome.complaints), 1, outcome)
+        self.assertIn("needs 16000.0 GB of memory", outcome.complaints[0])
+
+    @unittest.skipIf(RANKS > 1, "how ranks agree on wrong usage is command_line_test.py's")
+    def test_wrong_usage_exits_2(self):
+        for arguments, words in ((["--shapes", "32x64x7"], ["'32x64x7' is not a shape", "NxCxHxW"]),
+                                 (["--shapes", "32"], ["'32'"]),
+                                 (["--shapes", "4x4,"], ["'' is not a shape"]),
+                                 (["--shapes", "4x0"], ["'4x0'"]),
+                                 (["--shapes", "4x-1"], ["'4x-1'"]),
+                                 (["--shapes", "4x4x2x2f"], ["'4x4x2x2f'"]),
+                                 (["--shapes", "99999999999999999999x1"], ["'99999999999999999999x1'"]),
+                                 (["--shapes", "4294967296x4294967296"], ["too many elements"]),
+                                 (["--layout", "chwn"], ["--layout", "nchw|nhwc|both"]),
+                                 (["--pass", "sideways"], ["--pass", "forward|backward|both"]),
+                                 (["--dtype", "f16"], ["--dtype", "f32|f64"]),
+                                 (["--reduction", "slow"], ["--reduction", "reproducible|fast|both"]),
+                                 (["--threads", "0"], ["--threads"]),
+                                 (["--seconds", "-1"], ["--seconds"]),
+                                 (["--spoil", "x"], ["--spoil"])):
+            with self.subTest(arguments):
+                outcome = tool.run(["bench", *arguments], launcher=False)
+                self.assertEqual(outcome.code, 2, outcome)
+                self.assertEqual(outcome.stdout, "")
+                self.assertEqual(len(outcome.complaints), 1, outcome)
+                for word in words:
+                    self.assertIn(word, outcome.complaints[0])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "bench_turns.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include "agree.hpp"
+
+namespace syncbn::cli::bench {
+namespace {
+
+constexpr int kLeastRounds = 5;
+constexpr double kTurnSeconds = 0.5e-3;
+constexpr double kMostRepetitions = 16.0;
+
+class Turns {
+ public:
+  explicit Turns(MPI_Comm comm) : comm_(comm), is_alone_(size_of(comm) == 1) {}
+
+  void take(Contestant& contestant) const {
+    const double first = slowest({time_of(contestant)}).front();
+    const double fitting = std::clamp(std::floor(kTurnSeconds / std::max(first, 1e-9)), 1.0, kMostRepetitions);
+    std::vector<double> seconds(static_cast<std::size_t>(fitting));
+    for (double& repetition : seconds) repetition = time_of(contestant);
+    seconds = slowest(std::move(seconds));
+    contestant.seconds.insert(contestant.seconds.end(), seconds.begin(), seconds.end());
+    contestant.round_seconds.push_back(median(std::move(seconds)));
+  }
+
+  /// What rank 0 says, on all ranks.
+  bool agree_with_first(bool answer) const {
+    if (is_alone_) return answer;
+    int value = answer ? 1 : 0;
+    check_mpi(MPI_Bcast(&value, 1, MPI_INT, 0, comm_), "MPI_Bcast");
+    return value != 0;
+  }
+
+ private:
+  double time_of(const Contestant& contestant) const {
+    if (!is_alone_) check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+    const double start = MPI_Wtime();
+    contestant.run();
+    return MPI_Wtime() - start;
+  }
+
+  std::vector<double> slowest(std::vector<double> seconds) const {
+    if (is_alone_) return seconds;
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, seconds.data(), static_cast<int>(seconds.size()), MPI_DOUBLE, MPI_MAX, comm_),
+              "MPI_Allreduce");
+    return seconds;
+  }
+
+  MPI_Comm comm_;
+  bool is_alone_;
+};
+
+}  // namespace
+
+void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm) {
+  const Turns turns(comm);
+  const double start = MPI_Wtime();
+  std::vector<Contestant*> order = contestants;
+  for (int round = 0; turns.agree_with_first(round < kLeastRounds || MPI_Wtime() - start < budget_seconds); ++round) {
+    for (Contestant* contestant : order) turns.take(*contestant);
+    std::reverse(order.begin(), order.end());
+  }
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+double least(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }
+
+}  // namespace syncbn::cli::bench
