@@ -38,20 +38,36 @@ HWY_INLINE void store(Vector v, float* p) {
   hn::StoreU(hn::DemoteTo(d, v), d, p);
 }
 
+#if HWY_ARCH_X86  // where masked accesses do not touch the memory of lanes that are off
 /// The first n lanes; the others are 0 and their memory is not touched.
+HWY_INLINE Vector load_first(const double* p, Index n) {
+  return hn::MaskedLoad(hn::FirstN(Doubles(), static_cast<size_t>(n)), Doubles(), p);
+}
+HWY_INLINE Vector load_first(const float* p, Index n) {
+  const hn::Rebind<float, Doubles> d;
+  return hn::PromoteTo(Doubles(), hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, p));
+}
+HWY_INLINE void store_first(Vector v, double* p, Index n) {
+  hn::BlendedStore(v, hn::FirstN(Doubles(), static_cast<size_t>(n)), Doubles(), p);
+}
+HWY_INLINE void store_first(Vector v, float* p, Index n) {
+  const hn::Rebind<float, Doubles> d;
+  hn::BlendedStore(hn::DemoteTo(d, v), hn::FirstN(d, static_cast<size_t>(n)), d, p);
+}
+#else
 template <class T>
 HWY_INLINE Vector load_first(const T* p, Index n) {
   T padded[kWidth] = {};
   std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(T));
   return load(padded);
 }
-
 template <class T>
 HWY_INLINE void store_first(Vector v, T* p, Index n) {
   T padded[kWidth];
   store(v, padded);
   std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(T));
 }
+#endif
 
 HWY_INLINE Vector broadcast(double v) { return hn::Set(Doubles(), v); }
 
