@@ -126,6 +126,34 @@ TEST(BatchNormSameBits, FastReductionDiffersSomewhere) {
   EXPECT_GE(anywhere, 10);
 }
 
+// Outputs of 16 MiB and more take another road to memory: here the whole batch is above that, its shards below.
+TEST(BatchNormSameBits, LargeOutputsHaveTheBitsOfSmallOnes) {
+  if (world_size() > 3) GTEST_SKIP() << "20 MiB a tensor: up to 3 ranks";
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    Plan plan;
+    plan.options.num_features = 24;
+    plan.spatial = {83, 89};
+    plan.layout = layout;
+    plan.samples = 30;
+    GlobalBatch<float> batch;
+    batch.x = batch.dy = Tensor<float>(plan.samples, plan.options.num_features, plan.spatial, plan.layout);
+    for (std::size_t i = 0; i < batch.x.values.size(); ++i) {
+      batch.x.values[i] = static_cast<float>(inputs::uniform(30, i));
+      batch.dy.values[i] = static_cast<float>(inputs::uniform(31, i));
+    }
+    const Samples everything = all_samples(plan);
+    const auto mine = bits::random_assignment(32, plan.samples, world_size() + 1);
+    const auto rest = mine.back();  // what the last rank has besides
+    Samples samples = mine[static_cast<std::size_t>(world_rank())];
+    if (world_rank() + 1 == world_size()) samples.insert(samples.end(), rest.begin(), rest.end());
+    Trainee<float> split(plan, Communicator(MPI_COMM_WORLD), threads_of(plan), world_rank() % 4);
+    Trainee<float> alone(plan, Communicator(), 1);
+    const StepBytes whole = alone.step(batch, everything);
+    const auto difference = first_difference(split.step(batch, samples), samples, whole);
+    EXPECT_FALSE(difference) << *difference;
+  }
+}
+
 // One process cannot hold samples of two sizes; ranks that swap their shards can.
 TEST(BatchNormSameBits, SpatialExtentsMayDifferBetweenRanks) {
   std::vector<std::vector<Index>> spatial;
