@@ -160,6 +160,55 @@ class Normalize(unittest.TestCase):
             self.assertEqual(outcome.code, 0, outcome)
             self.assertTrue(np.array_equal(np.load(f"{folder}/out/y.npy"), x), "eval with mean 0 and var 1 is y = x")
 
+    def frozen_gradients(self, folder, x, dy, ranks, shards):
+        np.save(f"{folder}/x.npy", x)
+        np.save(f"{folder}/dy.npy", dy)
+        outcome = tool.run(["normalize", "--input", f"{folder}/x.npy", "--grad-output", f"{folder}/dy.npy", "--mode",
+                            "frozen", "--eps", 0, "--shards", ",".join(map(str, shards)), "--out", f"{folder}/out"], ranks)
+        self.assertEqual(outcome.code, 0, outcome)
+        return {name: np.load(f"{folder}/out/{name}.npy") for name in ("dgamma", "dbeta", "dx")}
+
+    def test_gradients_of_a_frozen_layer_are_those_of_the_whole_batch(self):
+        """Sums whose terms cancel, by hand: over samples, within a sample, and with what f8 cannot hold."""
+        for dtype, big in (("f4", 2.0 ** 24), ("f8", 2.0 ** 60)):
+            x, dy = np.array([[1], [2], [3]], dtype), np.array([[big], [1], [-big]], dtype)
+            for shape in ((3, 1), (1, 1, 3), (3, 1, 1)):
+                rows = shape[0]
+                shards = [[rows] + [0] * (RANKS - 1), [0] * (RANKS - 1) + [rows],
+                          [rows // RANKS + (rank < rows % RANKS) for rank in range(RANKS)]]
+                for split in shards:
+                    with self.subTest(dtype=dtype, shape=shape, split=split), tempfile.TemporaryDirectory() as folder:
+                        got = self.frozen_gradients(folder, x.reshape(shape), dy.reshape(shape), RANKS, split)
+                        self.assertEqual(got["dbeta"], [1])
+                        self.assertEqual(got["dgamma"], [np.dtype(dtype).type(2 - 2 * big)])
+
+    @unittest.skipIf(RANKS == 1, "compares with one rank")
+    def test_gradients_of_a_frozen_layer_are_the_same_bits_for_every_split(self):
+        random = np.random.default_rng(23)
+        for dtype in ("f4", "f8"):
+            x, dy = (random.standard_normal((29, 3, 7)).astype(dtype) * 10.0 ** random.integers(-6, 7, (29, 1, 1))
+                     for _ in range(2))
+            with tempfile.TemporaryDirectory() as folder:
+                whole = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), 1, [29])
+                for _ in range(3):
+                    cuts = np.sort(random.integers(0, 30, RANKS - 1))
+                    split = np.diff([0, *cuts, 29])
+                    got = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), RANKS, split)
+                    for name in whole:
+                        self.assertEqual(got[name].tobytes(), whole[name].tobytes(), (name, dtype, split))
+
+    def test_leftovers_of_a_killed_run_are_removed(self):
+        """Rank 0 is killed while it writes: by the size limit of files, which stands for any SIGKILL."""
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/x.npy", np.ones((6, 500000)))
+            arguments = ["normalize", "--input", f"{folder}/x.npy", "--out", f"{folder}/out"]
+            killed = tool.run(arguments, shell_prefix="trap - XFSZ; ulimit -c 0; ulimit -f 16384")
+            self.assertNotEqual(killed.code, 0, killed)
+            self.assertTrue([path for path in Path(folder, "out").iterdir() if path.name.startswith(".y.npy.")], killed)
+            outcome = tool.run(arguments)
+            self.assertEqual(outcome.code, 0, outcome)
+            self.assertFalse([path for path in Path(folder, "out").iterdir() if path.name.startswith(".")])
+
     def test_results_replace_older_ones(self):
         with tempfile.TemporaryDirectory() as folder:
             np.save(f"{folder}/x.npy", np.eye(4))

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "normalize.hpp"
 
-#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "agree.hpp"
+#include "frozen_gradients.hpp"
 #include "shards.hpp"
 #include "syncbn/syncbn.hpp"
 #include "tensor_file.hpp"
@@ -176,21 +176,16 @@ Results run_layer(const NormalizeOptions& options, const Problem& problem, MPI_C
   const bool is_collective = options.mode == NormalizeMode::train;
   call_layer(is_collective, comm, [&] { forward(options.mode, x, y, layer, results.cache); });
   if (problem.dy) {
-    call_layer(is_collective, comm, [&] { layer.backward(results.cache, dy, dy, results.gradients); });
+    const bool sums_over_ranks =
+        options.mode == NormalizeMode::frozen && options.param_grad == ParameterGradients::global;
+    if (sums_over_ranks) {  // before dx, which is written over dy
+      results.gradients = frozen_gradients(results.cache, dy, problem.x.type, layer.communicator(), comm);
+      call_layer(is_collective, comm, [&] { layer.backward_input(results.cache, dy, dy); });
+    } else {
+      call_layer(is_collective, comm, [&] { layer.backward(results.cache, dy, dy, results.gradients); });
+    }
   }
   return results;
-}
-
-/// A frozen layer sends nothing, so its parameter gradients are each rank's own.
-void add_over_ranks(MPI_Comm comm, ChannelVector& gradient) {
-  std::vector<double> sums;
-  for (Index c = 0; c < gradient.size(); ++c) sums.push_back(gradient[c]);
-  constexpr std::size_t kMostPerCall = std::size_t{1} << 24;
-  for (std::size_t first = 0; first < sums.size(); first += kMostPerCall) {
-    const int count = static_cast<int>(std::min(sums.size() - first, kMostPerCall));
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, sums.data() + first, count, MPI_DOUBLE, MPI_SUM, comm), "MPI_Allreduce");
-  }
-  for (Index c = 0; c < gradient.size(); ++c) gradient.set(c, sums[static_cast<std::size_t>(c)]);
 }
 
 /// Writes the results; knows who brings which part of an array.
@@ -243,13 +238,8 @@ void write_forward(const NormalizeOptions& options, const BatchNorm& layer, cons
   writer.channels("running_var", layer.running_var(), is_per_rank);
 }
 
-void write_backward(const NormalizeOptions& options, MPI_Comm comm, const Bytes& dx, Results& results,
-                    ResultWriter& writer) {
+void write_backward(const NormalizeOptions& options, const Bytes& dx, const Results& results, ResultWriter& writer) {
   const bool is_per_rank = options.mode == NormalizeMode::local || options.param_grad == ParameterGradients::local;
-  if (options.mode == NormalizeMode::frozen && !is_per_rank) {
-    add_over_ranks(comm, results.gradients.dgamma);
-    add_over_ranks(comm, results.gradients.dbeta);
-  }
   writer.tensor("dx", dx);
   writer.channels("dgamma", results.gradients.dgamma, is_per_rank);
   writer.channels("dbeta", results.gradients.dbeta, is_per_rank);
@@ -275,11 +265,11 @@ void normalize(const NormalizeOptions& options, MPI_Comm comm) {
   together_on(0, comm, [&] { folder = std::make_unique<OutputFolder>(options.out); });
 
   Tensors tensors = read_tensors(options, problem, comm);
-  Results results = run_layer(options, problem, comm, layer, tensors);
+  const Results results = run_layer(options, problem, comm, layer, tensors);
 
   ResultWriter writer(folder.get(), problem, comm);
   write_forward(options, layer, tensors.output(problem), results, writer);
-  if (problem.dy) write_backward(options, comm, tensors.dy, results, writer);
+  if (problem.dy) write_backward(options, tensors.dy, results, writer);
   together_on(0, comm, [&] { folder->publish(); });
   if (rank_of(comm) == 0) print_summary(options, problem, size_of(comm), *folder);
 }
