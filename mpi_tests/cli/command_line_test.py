@@ -33,6 +33,12 @@ WRONG = [
     (["normalize", "--input", "x", "--out", "y", "--momentum", "1.5"], ["--momentum", "'1.5'", "[0, 1]"]),
     (["normalize", "--input", "x", "--out", "y", "--momentum", "None"], ["--momentum", "'None'"]),
     (["normalize", "--input", "x", "--out", "y", "--grad-output", "z", "--mode", "eval"], ["--grad-output", "frozen"]),
+    (["normalize", "--input", "x", "--out", "y", "--out", "z"], ["--out is given 2 times"]),
+    (["normalize", "--input", "x", "--out", "y", "--threads="], ["--threads needs a value, T (see"]),
+    (["compare", "--arms"], ["--arms needs a value, LIST"]),
+    (["train", "--seed", "1", "--seed", "2"], ["--seed is given 2 times, wanted once"]),
+    (["train", "--epochs", "x"], ["--epochs has 'x', wanted N"]),
+    (["verify", "--eps", "0"], ["--eps", "'0'", "from 1e-12 to 1e6"]),
     (["info", "--json", "--jsno"], ["unknown option --jsno", "did you mean --json?"]),
     (["info", "verify"], ["unexpected argument 'verify'"]),
 ]

@@ -72,7 +72,7 @@ void add_split(CLI::App& command, NormalizeOptions& options) {
       ->check(CLI::Validator(check_shards, ""))
       ->type_name("N0,N1,...");
   command.add_option("--threads", options.threads, "Threads of each rank")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, 1024).description(""))
       ->type_name("T")
       ->default_str("1");
   add_choice<Layout>(command, "--layout", options.layout, "Where the channel axis is",

@@ -23,6 +23,19 @@ constexpr Index kMaxHeaderBytes = Index{1} << 20;
   throw LocalFailure(kBadData, "'" + path + "' " + why);
 }
 
+/// A file may bring a text of any length into a message.
+std::string shortened(const std::string& text) {
+  constexpr std::size_t kMost = 40;
+  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
+}
+
+/// A tuple as Python writes it.
+std::string tuple_text(const std::vector<Index>& values) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < values.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(values[i]);
+  return text + (values.size() == 1 ? ",)" : ")");
+}
+
 /// The header's Python literal: a dict of exactly 'descr', 'fortran_order' and 'shape', in any order.
 struct HeaderDict {
   std::string descr;
@@ -159,7 +172,7 @@ DataType type_of_descr(const std::string& path, const std::string& descr) {
     refuse(path,
            "holds big-endian numbers ('" + descr + "'), wanted '<f4' or '<f8': x.astype('<" + descr.substr(1) + "')");
   }
-  refuse(path, "holds numbers of dtype '" + descr + "', wanted '<f4' or '<f8': x.astype('<f4')");
+  refuse(path, "holds numbers of dtype '" + shortened(descr) + "', wanted '<f4' or '<f8': x.astype('<f4')");
 }
 
 /// Bytes of the data; nullopt if that does not fit 64 bits. A shape with a 0 in it must also be sane without the 0, so
@@ -211,9 +224,20 @@ Index NpyHeader::element_count() const noexcept {
   return count;
 }
 
+std::string list_text(const std::vector<Index>& values) {
+  constexpr std::size_t kMost = 8;
+  constexpr std::size_t kShown = 4;
+  const bool is_long = values.size() > kMost;
+  std::string text;
+  for (std::size_t i = 0; i < (is_long ? kShown : values.size()); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(values[i]);
+  }
+  return is_long ? text + ", ... " + std::to_string(values.size()) + " axes" : text;
+}
+
 std::string shape_text(const std::vector<Index>& shape) {
   std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  text += list_text(shape);
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
@@ -254,7 +278,7 @@ void read_npy_elements(const std::string& path, const NpyHeader& header, Index f
 
 std::string npy_header_bytes(DataType type, const std::vector<Index>& shape) {
   const std::string dict = std::string("{'descr': '<f") + (type == DataType::f64 ? "8" : "4") +
-                           "', 'fortran_order': False, 'shape': " + shape_text(shape) + ", }";
+                           "', 'fortran_order': False, 'shape': " + tuple_text(shape) + ", }";
   constexpr std::size_t kAlignment = 64;
   const bool is_long = kPreambleBytes + 2 + dict.size() + kAlignment > 0xffff;
   const std::size_t field_bytes = is_long ? 4 : 2;

@@ -19,7 +19,10 @@ struct NpyHeader {
   Index element_count() const noexcept;
 };
 
-/// "(5, 3)", "(4,)", "()": a shape as NumPy prints it.
+/// "5, 3"; of more than 8 axes the first ones and how many there are, "1, 1, 1, 1, ... 500 axes". For messages.
+std::string list_text(const std::vector<Index>& values);
+
+/// "(5, 3)", "(4,)", "()": a shape as NumPy prints it, cut like list_text().
 std::string shape_text(const std::vector<Index>& shape);
 
 /// Reads and checks the header of format 1.0, 2.0 or 3.0; allocates no more than the header's own length (at most 1

@@ -29,7 +29,7 @@ std::string index_text(Index i, const std::vector<Index>& shape) {
     i /= shape[axis];
   }
   std::string text = "[";
-  for (std::size_t axis = 0; axis < index.size(); ++axis) text += (axis == 0 ? "" : ", ") + std::to_string(index[axis]);
+  text += list_text(index);
   return text + "]";
 }
 

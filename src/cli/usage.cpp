@@ -73,6 +73,36 @@ std::string one_line(std::string text) {
   return text;
 }
 
+/// The option of the chosen subcommand whose name stands in `text` between `before` and `after`.
+const CLI::Option* option_named_in(const CLI::App& tool, const std::string& text, const std::string& before,
+                                   const std::string& after) {
+  for (const CLI::App* command : tool.get_subcommands()) {
+    for (const CLI::Option* option : command->get_options()) {
+      if (text.rfind(before + option->get_name() + after, 0) == 0) return option;
+    }
+  }
+  return nullptr;
+}
+
+/// CLI11's own "--arms: 1 required LIST missing", "--arms: At Most 1 required but received 2" and "Could not convert:
+/// --epochs = x" as sentences.
+std::string sentence_of(const CLI::App& tool, const CLI::ParseError& error) {
+  const std::string text = one_line(error.what());
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error)) {
+    if (const CLI::Option* option = option_named_in(tool, text, "", ":")) {
+      const std::string name = option->get_name();
+      if (option->count() > 1) return name + " is given " + std::to_string(option->count()) + " times, wanted once";
+      return name + " needs a value, " + option->get_type_name();
+    }
+  }
+  if (dynamic_cast<const CLI::ConversionError*>(&error)) {
+    if (const CLI::Option* option = option_named_in(tool, text, "Could not convert: ", " = ")) {
+      return option->get_name() + " has '" + text.substr(text.find(" = ") + 3) + "', wanted " + option->get_type_name();
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::optional<std::string> closest(const std::string& word, const std::vector<std::string>& candidates) {
@@ -101,7 +131,7 @@ Failure usage_failure(const CLI::App& tool, const CLI::ParseError& error) {
   if (chosen_subcommand(tool).empty()) {
     return {kUsage, "a subcommand is needed, one of " + joined(subcommand_names(tool))};
   }
-  return {kUsage, one_line(error.what())};
+  return {kUsage, sentence_of(tool, error)};
 }
 
 }  // namespace syncbn::cli
