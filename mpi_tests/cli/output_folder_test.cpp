@@ -2,6 +2,8 @@
 #include <string>
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cli/temporary_folder.hpp"
 #include "failure.hpp"
@@ -53,6 +55,53 @@ TEST(OutputFolder, OlderFilesStayUntilPublish) {
   folder.publish();
   EXPECT_EQ(outside.load("a"), "newer");
   EXPECT_EQ(outside.names(), (std::set<std::string>{"a"}));
+}
+
+TEST(OutputFolder, RemovesWhatKilledProcessesOfThisHostLeft) {
+  const TemporaryFolder outside;
+  char host[256] = "";
+  ASSERT_EQ(::gethostname(host, sizeof host - 1), 0);
+  const pid_t ended = ::fork();
+  if (ended == 0) ::_exit(0);
+  ASSERT_EQ(::waitpid(ended, nullptr, 0), ended);
+  const std::string of_host = std::string(".") + host + ".", dead = std::to_string(ended);
+
+  outside.save(".y.npy" + of_host + dead + ".tmp", "half");
+  const std::set<std::string> kept{
+      ".y.npy" + of_host + std::to_string(::getppid()) + ".tmp",  // alive
+      ".y.npy.other-" + std::string(host) + "." + dead + ".tmp",  // may be alive there
+      ".y.npy" + of_host + dead + ".tmp.bak",
+      ".y.npy" + of_host + "-" + dead + ".tmp",
+      ".y.npy" + of_host + dead + "x.tmp",
+      ".y.npy" + of_host + ".tmp",
+      ".y.txt" + of_host + dead + ".tmp",
+      "y.npy" + of_host + dead + ".tmp",
+      ".npy" + of_host + dead + ".tmp",
+      "y.npy",
+  };
+  for (const std::string& name : kept) outside.save(name, "mine");
+  const OutputFolder folder(outside / "");
+  EXPECT_EQ(outside.names(), kept);
+}
+
+TEST(OutputFolder, AFailedPublishSaysWhatIsNewAlready) {
+  const TemporaryFolder outside;
+  {
+    OutputFolder folder(outside / "out");
+    for (const char* name : {"a", "b", "c", "d"}) put(folder, name, "new");
+    std::filesystem::create_directory(outside / "out/c");
+    try {
+      folder.publish();
+      FAIL() << "c is a folder";
+    } catch (const LocalFailure& failure) {
+      const std::string text = failure.what();
+      EXPECT_NE(text.find("out/c'"), std::string::npos) << text;
+      EXPECT_NE(text.find("already a, b"), std::string::npos) << text;
+    }
+  }
+  std::set<std::string> left;
+  for (const auto& entry : std::filesystem::directory_iterator(outside / "out")) left.insert(entry.path().filename());
+  EXPECT_EQ(left, (std::set<std::string>{"a", "b", "c"}));
 }
 
 TEST(OutputFolder, SaysWhatStandsInTheWay) {

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +24,27 @@ constexpr Index kMaxBytesPerCall = Index{1} << 30;  // Linux moves at most 2^31 
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, int error) {
   throw LocalFailure(kBadData, what + " '" + path + "': " + std::strerror(error));
+}
+
+std::string host_name() {
+  char name[256] = "";
+  if (::gethostname(name, sizeof name - 1) != 0) return "localhost";
+  return name;
+}
+
+/// Which process of this host has written the file, if `name` is that of a temporary file: ".y.npy.HOST.PID.tmp".
+std::optional<pid_t> writer_of(const std::string& name) {
+  const std::string before = ".npy." + host_name() + ".";
+  const std::string after = ".tmp";
+  const std::size_t at = name.rfind(before);
+  if (name.front() != '.' || at == std::string::npos || at < 2) return std::nullopt;
+  const std::size_t first = at + before.size();
+  if (name.size() <= first + after.size() || name.substr(name.size() - after.size()) != after) return std::nullopt;
+  pid_t pid = 0;
+  const char* last = name.data() + name.size() - after.size();
+  const auto [end, error] = std::from_chars(name.data() + first, last, pid);
+  if (error != std::errc() || end != last || pid <= 0) return std::nullopt;
+  return pid;
 }
 
 }  // namespace
@@ -58,6 +82,7 @@ void FileReader::read(Index offset, Index count, void* out) const {
 OutputFolder::OutputFolder(const std::string& path) : path_(path) {
   make_folders();
   if (::access(path_.c_str(), W_OK | X_OK) != 0) fail(path_, "cannot write into folder", errno);
+  remove_leftovers();
 }
 
 void OutputFolder::make_folders() {
@@ -93,7 +118,19 @@ OutputFolder::~OutputFolder() {
 std::string OutputFolder::path_of(const std::string& name) const { return path_ + "/" + name; }
 
 std::string OutputFolder::temporary_path_of(const std::string& name) const {
-  return path_ + "/." + name + "." + std::to_string(::getpid()) + ".tmp";
+  return path_ + "/." + name + "." + host_name() + "." + std::to_string(::getpid()) + ".tmp";
+}
+
+void OutputFolder::remove_leftovers() const {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> leftovers;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(path_, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    const std::optional<pid_t> writer = writer_of(entry->path().filename().string());
+    if (writer && ::kill(*writer, 0) != 0 && errno == ESRCH) leftovers.push_back(entry->path());
+  }
+  for (const fs::path& leftover : leftovers) ::unlink(leftover.c_str());  // if it stays, nothing is lost
 }
 
 void OutputFolder::start(const std::string& name) {
@@ -125,10 +162,14 @@ void OutputFolder::finish() {
 }
 
 void OutputFolder::publish() {
+  std::string replaced;
   for (const std::string& name : names_) {
     if (std::rename(temporary_path_of(name).c_str(), path_of(name).c_str()) != 0) {
-      fail(path_of(name), "cannot write", errno);
+      const std::string reason = std::strerror(errno);
+      throw LocalFailure(kBadData, "cannot write '" + path_of(name) + "': " + reason +
+                                       (replaced.empty() ? "" : "; of this run are already " + replaced));
     }
+    replaced += (replaced.empty() ? "" : ", ") + name;
   }
   is_published_ = true;
 }

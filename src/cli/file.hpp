@@ -37,7 +37,8 @@ class FileReader {
 /// All functions throw LocalFailure (bad data) naming the file and the reason.
 class OutputFolder {
  public:
-  /// Makes the folder (and the ones above it) if it does not exist.
+  /// Makes the folder (and the ones above it) if it does not exist. Removes temporary files ("*.npy" ones) in it that
+  /// processes of this host have left when they were killed.
   explicit OutputFolder(const std::string& path);
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;
@@ -48,7 +49,8 @@ class OutputFolder {
   void write(const void* bytes, Index count);
   void finish();  ///< Closes the file that start() opened.
 
-  /// Gives all files their names, replacing older ones. Each file is complete even if a later one cannot be renamed.
+  /// Gives all files their names, replacing older ones. Each file is complete even if a later one cannot be renamed;
+  /// the failure then says which files are already new.
   void publish();
 
   const std::vector<std::string>& names() const noexcept { return names_; }
@@ -57,6 +59,7 @@ class OutputFolder {
   std::string path_of(const std::string& name) const;
   std::string temporary_path_of(const std::string& name) const;
   void make_folders();
+  void remove_leftovers() const;
 
   std::string path_;
   std::vector<std::string> made_folders_;  ///< Outermost first.
