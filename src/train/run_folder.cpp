@@ -68,7 +68,14 @@ void RunFolder::write(const std::string& name, const std::string& text) {
 
 void RunFolder::finish() {
   on_first_rank(comm_, [this] {
-    if (!failure_.empty()) throw DataError(failure_);
+    if (failure_.empty()) return;
+    metrics_.close();
+    std::error_code error;
+    if (writes() && std::filesystem::file_size(path_ / kFiles[0], error) == 0 && !error) {
+      std::filesystem::remove(path_ / kFiles[0], error);
+      throw DataError(failure_);
+    }
+    throw DataError(failure_ + "; " + kFiles[0] + " has what was written before");
   });
 }
 

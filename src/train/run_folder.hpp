@@ -25,7 +25,7 @@ class RunFolder {
   /// Writes a file under a temporary name, then renames it. Local; a failure is kept for finish().
   void write(const std::string& name, const std::string& text);
 
-  /// Collective. Throws DataError on all ranks if anything could not be written.
+  /// Collective. Throws DataError on all ranks if anything could not be written; an empty metrics.jsonl goes then.
   void finish();
 
  private:
