@@ -103,6 +103,14 @@ class CompareTest(ToolTest):
         for line in (self.folder / "out" / "metrics.jsonl").read_text().splitlines():
             self.assertIn(json.loads(line)["kind"], ("step", "epoch"))
 
+    def test_says_once_that_training_diverged(self):
+        result = self.compare("--lr", "1e30", "--seeds", "2")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertRegex(result.stdout.splitlines()[-1], r"^Training diverged in single, sync, local: .*--lr\.$")
+        for word in ("nan", "passed", "FAILED", "fault"):
+            self.assertNotIn(word, result.stdout)
+        self.assertEqual(self.compare("--lr", "1e30", "--arms", "local").returncode, 1)
+
     def test_replaces_the_files_of_an_earlier_run(self):
         self.assertEqual(self.compare("--seeds", "3,").returncode, 0)
         self.assertEqual(self.compare("--arms", "local", "--seeds", "4,9").returncode, 0)

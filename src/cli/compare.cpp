@@ -115,11 +115,13 @@ void print_table(const train::RunDescription& run, const train::Comparison& comp
               "test accuracy", "seconds");
   for (const train::Arm& arm : run.arms) {
     const ArmSummary summary = summarize(comparison, arm);
-    const std::string train_loss = run.training.epochs > 0 ? fixed(summary.train_loss, 4) : "-";
-    std::printf("%-10s %14s %16s %11s %12.2f %% %9.1f%s", arm.name().c_str(),
+    const std::string train_loss = summary.has_diverged      ? "diverged"
+                                   : run.training.epochs > 0 ? fixed(summary.train_loss, 4)
+                                                             : "-";
+    std::printf("%-10s %14s %16s %11s %12.2f %% %9.1f", arm.name().c_str(),
                 range_text(train::samples_per_rank(arm, run.training.batch, run.ranks)).c_str(),
                 range_text(train::samples_per_norm(arm, run.training.batch, run.ranks)).c_str(), train_loss.c_str(),
-                100.0 * summary.accuracy, summary.seconds, summary.has_diverged ? "  diverged" : "");
+                100.0 * summary.accuracy, summary.seconds);
     if (run.seeds.size() > 1) {
       std::printf("  (%.2f to %.2f over %zu seeds)", 100.0 * summary.worst_accuracy, 100.0 * summary.best_accuracy,
                   run.seeds.size());
@@ -144,15 +146,34 @@ void print_check(const train::SyncCheck& check) {
   std::printf(": %s\n", check.has_passed ? "passed" : "FAILED");
 }
 
+/// The arms that diverged with any seed: "single, sync".
+std::string diverged_arms(const train::RunDescription& run, const train::Comparison& comparison) {
+  std::string names;
+  for (const train::Arm& arm : run.arms) {
+    if (summarize(comparison, arm).has_diverged) names += (names.empty() ? "" : ", ") + arm.name();
+  }
+  return names;
+}
+
+/// No check can say anything of a training that has no end to compare with.
+bool has_verdict(const train::Comparison& comparison, const train::SyncCheck& check) {
+  return std::none_of(comparison.runs.begin(), comparison.runs.end(), [&](const train::ArmRun& run) {
+    return run.seed == check.seed && run.arm.kind == train::Arm::Kind::single && run.result.diverged;
+  });
+}
+
 /// The outcome in plain words.
 std::string conclusion(const train::RunDescription& run, const train::Comparison& comparison) {
   const auto has = [&](train::Arm::Kind kind) {
     return std::any_of(run.arms.begin(), run.arms.end(), [&](const train::Arm& arm) { return arm.kind == kind; });
   };
-  const bool has_failed = std::any_of(comparison.checks.begin(), comparison.checks.end(),
-                                      [](const train::SyncCheck& check) { return !check.has_passed; });
-  if (has_failed)
-    return "Synchronized batch norm did not train like the full batch: this is a fault, or training diverged.";
+  const bool has_failed =
+      std::any_of(comparison.checks.begin(), comparison.checks.end(),
+                  [&](const train::SyncCheck& check) { return !check.has_passed && has_verdict(comparison, check); });
+  if (has_failed) return "Synchronized batch norm did not train like the full batch: this is a fault.";
+  if (const std::string arms = diverged_arms(run, comparison); !arms.empty()) {
+    return "Training diverged in " + arms + ": there is nothing to compare; try a smaller --lr.";
+  }
 
   if (run.training.epochs == 0) return "No epochs, no training: all arms are as they started.";
 
@@ -205,7 +226,9 @@ int run_compare(const Arguments& arguments, MPI_Comm comm) {
 
   if (speaks) {
     print_table(run, comparison);
-    for (const train::SyncCheck& check : comparison.checks) print_check(check);
+    for (const train::SyncCheck& check : comparison.checks) {
+      if (has_verdict(comparison, check)) print_check(check);
+    }
     std::printf("%s\n", conclusion(run, comparison).c_str());
   }
   folder.write("summary.csv", train::summary_csv(run, comparison));
@@ -213,7 +236,7 @@ int run_compare(const Arguments& arguments, MPI_Comm comm) {
   folder.finish();
   const bool has_failed = std::any_of(comparison.checks.begin(), comparison.checks.end(),
                                       [](const train::SyncCheck& check) { return !check.has_passed; });
-  return has_failed ? kCheckFailed : kOk;
+  return has_failed || !diverged_arms(run, comparison).empty() ? kCheckFailed : kOk;
 }
 
 }  // namespace
@@ -235,7 +258,7 @@ CommandBody add_compare(CLI::App& tool) {
       ->capture_default_str()
       ->type_name("DIR");
   command->footer(
-      "Exit code 1 if sync does not train like single.\n\n"
+      "Exit code 1 if sync does not train like single, or an arm diverges.\n\n"
       "Try:\n  mpirun -n 4 syncbn compare\n  mpirun -n 4 syncbn compare --data mnist/ --network mlp --seeds 3 --out "
       "mnist-compare");
   return [arguments] { return with_agreed_failures([&] { return run_compare(*arguments, MPI_COMM_WORLD); }); };

@@ -38,7 +38,7 @@ inline constexpr Index kEarlySteps = 10;
 /// `single` run whose initial weights are each moved to a neighbouring number. `sync` passes if in none of the three
 /// differences it is further from `single` than kSlack times the control, plus the rounding of the losses themselves. A
 /// wrong statistic shows in the first steps, where the control is still tiny. If there is no more than that rounding
-/// anyway, no control runs.
+/// anyway, no control runs. If `single` diverges there is nothing to be like: the check has not passed.
 struct SyncCheck {
   std::uint64_t seed = 0;
   Difference sync;

@@ -135,7 +135,10 @@ void check_options(const TrainingOptions& options, const DataSet& data) {
   if (!is_network(options.network)) {
     throw UsageError("there is no network '" + options.network + "', only " + network_names());
   }
-  if (options.epochs < 0) refuse("the number of epochs", static_cast<double>(options.epochs), "0 or more");
+  constexpr Index kMaxEpochs = 1000000;  // the number of steps must fit 64 bits
+  if (options.epochs < 0 || options.epochs > kMaxEpochs) {
+    refuse("the number of epochs", static_cast<double>(options.epochs), "0 to " + std::to_string(kMaxEpochs));
+  }
   if (options.batch < 1 || options.batch > data.train.count) {
     refuse("the global batch", static_cast<double>(options.batch),
            "1 to " + std::to_string(data.train.count) + " samples (the training set)");
