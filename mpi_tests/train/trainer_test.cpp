@@ -3,6 +3,7 @@
 #include "train/trainer.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include <gtest/gtest.h>
 
@@ -44,6 +45,14 @@ void expect_same_on_all_ranks(const TrainingResult& result) {
 }
 
 class Trainer : public testing::TestWithParam<const char*> {};
+
+// Each batch norm sum is exact, each unit's part is the same bits on any rank, and so are sums of few floats in double.
+TEST_P(Trainer, SyncIsSingleToTheLastBit) {
+  const TrainingResult single = run(options(GetParam()), "single");
+  const TrainingResult sync = run(options(GetParam()), "sync");
+  EXPECT_TRUE(difference(single, sync).same_bits);
+  EXPECT_EQ(single.step_losses, sync.step_losses);
+}
 
 // The bound is SyncCheck's: what one rounding error in the initial weights does to the same training, kSlack times.
 TEST_P(Trainer, SyncIsSingleUpToRounding) {
@@ -144,6 +153,7 @@ TEST(TrainerOptions, OutOfRangeAreRefusedWithOneSentence) {
     }
   };
   refused([](TrainingOptions& t) { t.epochs = -1; }, "epochs is -1");
+  refused([](TrainingOptions& t) { t.epochs = std::numeric_limits<Index>::max(); }, "0 to 1000000");
   refused([](TrainingOptions& t) { t.batch = 0; }, "batch is 0");
   refused([](TrainingOptions& t) { t.batch = 201; }, "1 to 200");
   refused([](TrainingOptions& t) { t.network = "vgg"; }, "'vgg'");

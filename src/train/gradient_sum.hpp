@@ -12,8 +12,9 @@ namespace syncbn::train {
 
 /// Sums many numbers over all contributions of all ranks: clear(), add() per unit, all_reduce(), read.
 ///
-/// Numerics: doubles, added in the order of add() on a rank and by MPI_SUM between ranks, so the last bits depend on
-/// how the units are spread over ranks.
+/// Numerics: doubles, added in the order of add() on a rank and by MPI_SUM between ranks. A sum of up to 32 floats whose
+/// exponents (that of zero aside) lie within 24 of each other is exact, hence the same bits however the units are spread
+/// over ranks; wider ones are off by a rounding of double, which rounding to float then nearly always removes.
 class GradientSum {
  public:
   GradientSum(MPI_Comm comm, Index size);

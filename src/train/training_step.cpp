@@ -23,7 +23,7 @@ TrainingStep::TrainingStep(Network<float>& network, const SgdOptions& options, c
       sgd_(options, network.trainables.parameters),
       images_(images),
       ranks_(ranks),
-      sums_(ranks.trainers(), parameter_count(network.trainables) + 1) {
+      sums_(ranks.trainers(), parameter_count(network.trainables) + kUnitCount) {
   Index offset = 0;
   for (const Parameter<float>* parameter : network.trainables.parameters) {
     offsets_.push_back(offset);
@@ -40,14 +40,15 @@ double TrainingStep::operator()(const Index* samples, Index batch, double rate) 
   sums_.clear();
   const Tensor<float>& logits = network_.root->forward(x_, pass);
   dlogits_.resize(logits.samples, logits.shape);
+  Index loss_at = offsets_.back() + units_of_rank(ranks_.rank(), ranks_.size()).first;
   for (const SampleRange& unit : pass.units) {
     const double unit_loss = softmax_cross_entropy(logits, labels_.data(), unit, batch, dlogits_);
-    sums_.add(offsets_.back(), &unit_loss, 1);
+    sums_.add(loss_at++, &unit_loss, 1);
   }
   network_.root->backward(dlogits_, pass, InputGradient::unwanted);
   sum_gradients();
 
-  const double loss = sums_[offsets_.back()] / static_cast<double>(batch);
+  const double loss = loss_sum() / static_cast<double>(batch);
   if (std::isfinite(loss)) {
     sgd_.step(rate, [this](std::size_t parameter, Index position) { return gradient(parameter, position); });
   }
@@ -72,6 +73,12 @@ void TrainingStep::sum_gradients() {
     }
   }
   sums_.all_reduce();
+}
+
+double TrainingStep::loss_sum() const {
+  double sum = 0;
+  for (Index unit = 0; unit < kUnitCount; ++unit) sum += sums_[offsets_.back() + unit];
+  return sum;
 }
 
 double TrainingStep::gradient(std::size_t p, Index position) const {

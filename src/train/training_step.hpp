@@ -26,13 +26,16 @@ class TrainingStep {
  private:
   void load(const Index* samples, const Shard& shard);
   void sum_gradients();
+  double loss_sum() const;
   double gradient(std::size_t parameter, Index position) const;
 
   Network<float>& network_;
   Sgd<float> sgd_;
   const LabelledImages& images_;
   const ArmRanks& ranks_;
-  std::vector<Index> offsets_;  // of each parameter in sums_; the loss stands behind them
+  // Of each parameter in sums_. Behind them stand the losses of the units, each a sum of one number and zeros: added
+  // up in the order of units, they are the same bits on any number of ranks.
+  std::vector<Index> offsets_;
   GradientSum sums_;
   Tensor<float> x_;
   std::vector<std::uint8_t> labels_;
