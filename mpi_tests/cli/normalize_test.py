@@ -199,6 +199,8 @@ class Normalize(unittest.TestCase):
 
     def test_leftovers_of_a_killed_run_are_removed(self):
         """Rank 0 is killed while it writes: by the size limit of files, which stands for any SIGKILL."""
+        if tool.RANKS > 3:
+            self.skipTest("ending a killed job of many ranks takes mpirun half a minute on a busy machine")
         with tempfile.TemporaryDirectory() as folder:
             np.save(f"{folder}/x.npy", np.ones((6, 500000)))
             arguments = ["normalize", "--input", f"{folder}/x.npy", "--out", f"{folder}/out"]
