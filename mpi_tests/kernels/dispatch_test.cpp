@@ -73,7 +73,7 @@ TEST(Dispatch, TablesAreCompleteAndDiffer) {
       if (table == nullptr) continue;
       EXPECT_TRUE(table->plane_sums && table->moment_rows && table->gradient_sums && table->deposit_pairs &&
                   table->deposit_gradients && table->expand_values && table->expand_gradients && table->normalize &&
-                  table->input_gradient && table->scale)
+                  table->input_gradient && table->scale && table->mask_gradient && table->masked_gradient_sums)
           << name_of(isa);
       EXPECT_EQ(table->deposit_values != nullptr, type == DataType::f32);
       EXPECT_EQ(table->normalize == table_for(type, Isa::scalar)->normalize, isa == Isa::scalar);

@@ -28,7 +28,9 @@ TYPED_TEST_SUITE(PlainKernels, ElementTypes);
 
 /// Where element (n, c, s) of a block stands.
 Index offset_of(BlockShape shape, Index n, Index c, Index s) {
-  const auto [channels, positions, channels_last] = shape.sample;
+  const Index channels = shape.sample.channels;
+  const Index positions = shape.sample.positions;
+  const bool channels_last = shape.sample.channels_last;
   return channels_last ? (n * positions + s) * channels + c : (n * channels + c) * positions + s;
 }
 
@@ -120,7 +122,7 @@ TYPED_TEST(PlainKernels, NormalizeIsWithinOneRoundingOfItsFormula) {
       k[channels + c] *= 1e-11;
     }
     const double* rows[4] = {k.data(), k.data() + channels, k.data() + 2 * channels, k.data() + 3 * channels};
-    this->table().normalize(x.data(), y.data(), shape, {{rows[0], rows[1]}, rows[2], rows[3]});
+    this->table().normalize(x.data(), y.data(), shape, {{rows[0], rows[1]}, rows[2], rows[3]}, {});
     for (Index n = 0; n < shape.samples; ++n) {
       for (Index c = 0; c < channels; ++c) {
         for (Index s = 0; s < shape.sample.positions; ++s) {
@@ -128,9 +130,9 @@ TYPED_TEST(PlainKernels, NormalizeIsWithinOneRoundingOfItsFormula) {
           const Long lo = std::is_same_v<TypeParam, double> ? rows[1][c] : 0.0;
           const Long xmu = (x[i] - static_cast<Long>(rows[0][c])) - lo;
           const Long wanted = xmu * rows[2][c] + rows[3][c];
-          // x - hi, - lo, * scale, + shift: 4 roundings, the last of the result itself.
+          // x - hi, - lo, and that of the result itself: 3 roundings.
           const Long arithmetic =
-              kU * (3 * (std::abs(xmu) + std::abs(lo)) * std::abs(static_cast<Long>(rows[2][c])) + std::abs(wanted));
+              kU * (2 * (std::abs(xmu) + std::abs(lo)) * std::abs(static_cast<Long>(rows[2][c])) + std::abs(wanted));
           ASSERT_LE(std::abs(y[i] - wanted), 1.01L * (arithmetic + half_ulp<TypeParam>(wanted)));
         }
       }
@@ -154,20 +156,23 @@ TYPED_TEST(PlainKernels, InputGradientAndScaleAreWithinRoundingOfTheirFormulas) 
     for (Index c = 0; c < channels; ++c) k[channels + c] *= 1e-17;
     this->table().input_gradient(x.data(), dy.data(), dx.data(), shape,
                                  {{row(0), row(1)}, row(2), row(3), row(4), row(5)});
-    this->table().scale(dy.data(), scaled.data(), shape, row(5));
+    this->table().scale(dy.data(), scaled.data(), shape, row(2));
     for (Index n = 0; n < shape.samples; ++n) {
       for (Index c = 0; c < channels; ++c) {
         for (Index s = 0; s < shape.sample.positions; ++s) {
           const Index i = offset_of(shape, n, c, s);
           const Long lo = std::is_same_v<TypeParam, double> ? row(1)[c] : 0.0;
           const Long xmu = (x[i] - static_cast<Long>(row(0)[c])) - lo;
-          const Long pull = xmu * row(2)[c] * row(4)[c];
-          const Long factor = row(5)[c];
-          const Long wanted = ((dy[i] - static_cast<Long>(row(3)[c])) - pull) * factor;
-          // dy - mean_dy once; xmu twice, times invstd, times slope; their difference; times scale: at most 6 a term.
-          const Long magnitude = (std::abs(static_cast<Long>(dy[i])) + std::abs(static_cast<Long>(row(3)[c])) +
-                                  std::abs(pull) + std::abs(lo * row(2)[c] * row(4)[c])) *
-                                 std::abs(factor);
+          const Long factor = row(2)[c];
+          // f64 has invstd in row 5 and works from the inside out.
+          const Long invstd = std::is_same_v<TypeParam, double> ? row(5)[c] : 1.0;
+          const Long outer = std::is_same_v<TypeParam, double> ? -factor : 1.0L;
+          const Long pull = xmu * invstd * row(3)[c] * outer;
+          const Long offset = row(4)[c] * outer;
+          const Long wanted = dy[i] * factor + (pull + offset);
+          // xmu twice, and times invstd; at most three sums and products behind that: at most 6 a term.
+          const Long magnitude =
+              std::abs(dy[i] * factor) + std::abs(offset) + std::abs(pull) + std::abs(lo * invstd * row(3)[c] * outer);
           ASSERT_LE(std::abs(dx[i] - wanted), 1.01L * (6 * kU * magnitude + half_ulp<TypeParam>(wanted)));
           const Long product = dy[i] * factor;
           ASSERT_LE(std::abs(scaled[i] - product), 1.01L * (kU * std::abs(product) + half_ulp<TypeParam>(product)));

@@ -82,8 +82,68 @@ TYPED_TEST(TwinElements, Normalize) {
   this->for_each_isa([&](const KernelTable& table) {
     compare_all(*this, this->plain(), table,
                 [](const KernelTable& kernel, const TypeParam* x, const TypeParam*, TypeParam* out, BlockShape shape,
-                   const Coefficients& k) { kernel.normalize(x, out, shape, k.forward()); });
+                   const Coefficients& k) { kernel.normalize(x, out, shape, k.forward(), {}); });
   });
+}
+
+TYPED_TEST(TwinElements, NormalizeWithResidualAndRelu) {
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const bool relu : {false, true}) {
+      for (const bool residual : {false, true}) {
+        compare_all(*this, this->plain(), table,
+                    [&](const KernelTable& kernel, const TypeParam* x, const TypeParam* z, TypeParam* out,
+                        BlockShape shape, const Coefficients& k) {
+                      kernel.normalize(x, out, shape, k.forward(), {residual ? z : nullptr, relu});
+                    });
+      }
+    }
+  });
+}
+
+TYPED_TEST(TwinElements, MaskGradient) {
+  this->for_each_isa([&](const KernelTable& table) {
+    compare_all(*this, this->plain(), table,
+                [](const KernelTable& kernel, const TypeParam* y, const TypeParam* dy, TypeParam* out, BlockShape shape,
+                   const Coefficients&) { kernel.mask_gradient(dy, y, out, shape); });
+  });
+}
+
+/// Some channels of a wider tensor, with outputs past the cache where their place allows it: the same elements as
+/// without the others, and those untouched.
+TYPED_TEST(TwinElements, PartOfTheChannels) {
+  Random random(6);
+  const auto check = [&](const KernelTable& table) {
+    for_each_shape(3, [&](BlockShape shape) {
+      const Index channels = shape.sample.channels;
+      const Index positions = shape.sample.positions;
+      const Index pitch = channels + 5;
+      const Coefficients k(channels, Kind::ordinary, random);
+      Guarded<TypeParam> x(shape.samples * pitch * positions);
+      fill(x, Kind::ordinary, random);
+      Guarded<TypeParam> y(x.count());
+      std::fill_n(y.data(), y.count(), TypeParam(42));
+      BlockShape part = shape;
+      part.sample.pitch = pitch;
+      part.streams = random() % 2 == 0;
+      const Index from = shape.sample.is_row_major() ? 2 : 2 * positions;
+      table.normalize(x.data() + from, y.data() + from, part, k.forward(), {});
+      const Index run = shape.sample.is_row_major() ? 1 : positions;  // elements of a channel that lie together
+      for (Index i = 0; i < x.count(); ++i) {
+        const Index c = i / run % pitch - 2;
+        if (c < 0 || c >= channels) {
+          ASSERT_EQ(y[i], TypeParam(42)) << "element " << i << " is not in the part";
+          continue;
+        }
+        const ForwardCoefficients all = k.forward();
+        TypeParam wanted{};
+        this->plain().normalize(x.data() + i, &wanted, {1, {1, 1, false}},
+                                {{all.mean.hi + c, all.mean.lo + c}, all.scale + c, all.shift + c}, {});
+        ASSERT_EQ(y[i], wanted) << "element " << i;
+      }
+    });
+  };
+  check(this->plain());
+  this->for_each_isa(check);
 }
 
 TYPED_TEST(TwinElements, InputGradient) {
@@ -120,7 +180,7 @@ TYPED_TEST(TwinElements, AnElementDoesNotKnowWhereItStands) {
       std::fill_n(dy.data(), count, TypeParam(-0.7));
       Guarded<TypeParam> y(count);
       Guarded<TypeParam> dx(count);
-      table.normalize(x.data(), y.data(), shape, {{row(0), row(1)}, row(2), row(3)});
+      table.normalize(x.data(), y.data(), shape, {{row(0), row(1)}, row(2), row(3)}, {});
       table.input_gradient(x.data(), dy.data(), dx.data(), shape, {{row(0), row(1)}, row(2), row(3), row(4), row(5)});
       for (Index i = 1; i < count; ++i) {
         ASSERT_EQ(y[i], y[0]) << "element " << i;

@@ -84,6 +84,43 @@ TYPED_TEST(TwinSums, GradientSums) {
   });
 }
 
+/// The gradient in front of a ReLU and its sums, in memory of its own, in place, and past the cache.
+TYPED_TEST(TwinSums, MaskedGradientSums) {
+  Random random(7);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Kind kind : kAllKinds) {
+      for_each_shape(1, [&](kernels::BlockShape shape) {
+        const Index channels = shape.sample.channels;
+        Guarded<TypeParam> x(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<TypeParam> dy(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<TypeParam> y(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<double> mean(2 * channels);
+        fill(x, kind, random);
+        fill(dy, kind, random);
+        fill(y, kind, random);
+        fill(mean, kind, random);
+        const Mean mean_view{mean.data(), mean.data() + channels};
+        Guarded<TypeParam> wanted_g(element_count(shape));
+        for (Index i = 0; i < y.count(); ++i) wanted_g[i] = y[i] <= TypeParam(0) ? TypeParam(0) : dy[i];
+        Guarded<double> wanted(2 * channels);
+        this->plain().gradient_sums(x.data(), wanted_g.data(), shape.sample, mean_view, wanted.data(),
+                                    wanted.data() + channels);
+        const bool streams = random() % 2 == 0;
+        Guarded<TypeParam> g(element_count(shape), static_cast<Index>(random() % 4));
+        Guarded<double> got(2 * channels);
+        table.masked_gradient_sums(x.data(), dy.data(), y.data(), g.data(), shape.sample, streams, mean_view,
+                                   got.data(), got.data() + channels);
+        ASSERT_TRUE(same_bits(g, wanted_g));
+        ASSERT_TRUE(same_bits(got, wanted)) << "kind " << static_cast<int>(kind);
+        table.masked_gradient_sums(x.data(), dy.data(), y.data(), dy.data(), shape.sample, streams, mean_view,
+                                   got.data(), got.data() + channels);
+        ASSERT_TRUE(same_bits(dy, wanted_g)) << "in place";
+        ASSERT_TRUE(same_bits(got, wanted)) << "in place";
+      });
+    }
+  });
+}
+
 /// A plane of -0 only: lanes that get nothing must not turn a sum's sign.
 TYPED_TEST(TwinSums, OfNegativeZeros) {
   this->for_each_isa([&](const KernelTable& table) {

@@ -16,15 +16,23 @@ HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
 namespace HWY_NAMESPACE {
 
-/// A pass is a struct with: Coefficients for one vector of channels, made by broadcast(c) or get(c, access), and
-/// apply(offset, coefficients, access), which makes the outputs of one vector of elements.
-template <class T>
+/// A pass is a struct with: Coefficients for one vector of channels, made by broadcast_from(c) or get(c, access);
+/// apply(offset, coefficients, access), which makes the outputs of one vector of elements; and prefetch(offset) of its
+/// inputs.
+template <class T, bool kHasResidual, bool kHasRelu>
 struct NormalizePass {
+  using Element = T;
   const T* x;
+  const T* residual;
   T* y;
   ForwardCoefficients k;
 
-  HWY_INLINE const T* output() const { return y; }
+  HWY_INLINE T* output() const { return y; }
+  HWY_INLINE void prefetch(Index i) const {
+    constexpr Index kInputs = kHasResidual ? 2 : 1;
+    prefetch_line<kInputs>(x + i);
+    if (kHasResidual) prefetch_line<kInputs>(residual + i);
+  }
   struct Coefficients {
     Vector mean_hi, mean_lo, scale, shift;
   };
@@ -38,45 +46,60 @@ struct NormalizePass {
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
     const Vector xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
-    access.put(hn::Add(hn::Mul(xmu, q.scale), q.shift), y + i);
+    Vector v = hn::MulAdd(xmu, q.scale, q.shift);
+    if (kHasResidual) v = hn::Add(v, access.get(residual + i));
+    if (kHasRelu) v = hn::IfThenZeroElse(hn::Lt(v, hn::Zero(Doubles())), v);
+    access.put(v, y + i);
   }
 };
 
 template <class T>
 struct InputGradientPass {
+  using Element = T;
   const T* x;
   const T* dy;
   T* dx;
   BackwardCoefficients k;
 
-  HWY_INLINE const T* output() const { return dx; }
+  HWY_INLINE T* output() const { return dx; }
+  HWY_INLINE void prefetch(Index i) const {
+    prefetch_line<2>(x + i);
+    prefetch_line<2>(dy + i);
+  }
   struct Coefficients {
-    Vector mean_hi, mean_lo, invstd, mean_dy, slope, scale;
+    Vector mean_hi, mean_lo, scale, slope, offset, invstd;
   };
   HWY_INLINE Coefficients broadcast_from(Index c) const {
-    return {broadcast(k.mean.hi[c]), broadcast(k.mean.lo[c]), broadcast(k.invstd[c]),
-            broadcast(k.mean_dy[c]), broadcast(k.slope[c]),   broadcast(k.scale[c])};
+    return {broadcast(k.mean.hi[c]), broadcast(k.mean.lo[c]), broadcast(k.scale[c]),
+            broadcast(k.slope[c]),   broadcast(k.offset[c]),  broadcast(k.invstd[c])};
   }
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
-    return {access.get(k.mean.hi + c), access.get(k.mean.lo + c), access.get(k.invstd + c),
-            access.get(k.mean_dy + c), access.get(k.slope + c),   access.get(k.scale + c)};
+    return {access.get(k.mean.hi + c), access.get(k.mean.lo + c), access.get(k.scale + c),
+            access.get(k.slope + c),   access.get(k.offset + c),  access.get(k.invstd + c)};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
-    const Vector xhat = hn::Mul(centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo), q.invstd);
-    const Vector centred_dy = hn::Sub(access.get(dy + i), q.mean_dy);
-    access.put(hn::Mul(hn::Sub(centred_dy, hn::Mul(xhat, q.slope)), q.scale), dx + i);
+    const Vector xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
+    const Vector g = access.get(dy + i);
+    if constexpr (std::is_same_v<T, double>) {
+      const Vector projected = hn::NegMulAdd(hn::Mul(xmu, q.invstd), q.slope, hn::Sub(g, q.offset));
+      access.put(hn::Mul(projected, q.scale), dx + i);
+    } else {
+      access.put(hn::MulAdd(g, q.scale, hn::MulAdd(xmu, q.slope, q.offset)), dx + i);
+    }
   }
 };
 
 template <class T>
 struct ScalePass {
+  using Element = T;
   const T* dy;
   T* dx;
   const double* scale;
 
-  HWY_INLINE const T* output() const { return dx; }
+  HWY_INLINE T* output() const { return dx; }
+  HWY_INLINE void prefetch(Index i) const { prefetch_line<1>(dy + i); }
   struct Coefficients {
     Vector scale;
   };
@@ -91,45 +114,96 @@ struct ScalePass {
   }
 };
 
-/// Rows [begin, end) of a pass, one vector of channels: its coefficients are loaded once for all rows.
-template <class Pass>
-struct RowsOfPass {
-  Pass pass;
-  Index channels, begin, end;
-  bool streams;
+template <class T>
+struct MaskPass {
+  using Element = T;
+  const T* dy;
+  const T* y;
+  T* g;
 
-  HWY_INLINE void operator()(Index c, Whole access) const {
-    streams ? run(c, access, Streaming{}) : run(c, access, access);
+  HWY_INLINE T* output() const { return g; }
+  HWY_INLINE void prefetch(Index i) const {
+    prefetch_line<2>(dy + i);
+    prefetch_line<2>(y + i);
   }
-  HWY_INLINE void operator()(Index c, First access) const { run(c, access, access); }
-
-  template <class Channels, class Elements>
-  HWY_INLINE void run(Index c, Channels channel_access, Elements access) const {
-    const auto coefficients = pass.get(c, channel_access);
-    for (Index r = begin; r < end; ++r) pass.apply(r * channels + c, coefficients, access);
+  struct Coefficients {};
+  HWY_INLINE Coefficients broadcast_from(Index) const { return {}; }
+  template <class Access>
+  HWY_INLINE Coefficients get(Index, Access) const {
+    return {};
+  }
+  template <class Access>
+  HWY_INLINE void apply(Index i, const Coefficients&, Access access) const {
+    access.put(masked_vector(access.get(dy + i), access.get(y + i)), g + i);
   }
 };
 
-/// Rows that share one load of the coefficients; few, so that each row still reads as a stream.
-inline constexpr Index kRowsPerLoad = 4;
+/// Rows that share one load of the coefficients, and vectors that a row gets at once: whole cache lines, or stores past
+/// the cache would write them in pieces. Few rows, so that memory is walked in the order of its addresses.
+inline constexpr Index kTileRows = 2;
+inline constexpr Index kTileVectors = 4;
+
+/// Elements from c on of kRows rows.
+template <Index kRows, Index kVectors, class Pass, class Access>
+HWY_INLINE void run_tile(const Pass& pass, Index row, Index pitch, Index c, Access access) {
+  typename Pass::Coefficients k[kVectors];
+  for (Index v = 0; v < kVectors; ++v) k[v] = pass.get(c + v * kWidth, Whole{});
+  for (Index r = 0; r < kRows; ++r) {
+    for (Index v = 0; v < kVectors; ++v) pass.apply(row + r * pitch + c + v * kWidth, k[v], access);
+  }
+}
+
+/// kRows rows of C elements, the first at element `row`.
+template <Index kRows, class Pass, class Access>
+HWY_INLINE void run_tiles(const Pass& pass, Index row, Index pitch, Index channels, Access access) {
+  constexpr Index kTile = kTileVectors * kWidth;
+  Index c = 0;
+  for (; c + kTile <= channels; c += kTile) {
+    prefetch_ahead<kTile>(pass, row + c * kRows, kRows);
+    run_tile<kRows, kTileVectors>(pass, row, pitch, c, access);
+  }
+  for (; c + kWidth <= channels; c += kWidth) run_tile<kRows, 1>(pass, row, pitch, c, access);
+  if (c == channels) return;
+  const First tail{channels - c};
+  const auto k = pass.get(c, tail);
+  for (Index r = 0; r < kRows; ++r) pass.apply(row + r * pitch + c, k, tail);
+}
+
+template <class Pass, class Access>
+HWY_INLINE void run_all_rows(Index rows, Index pitch, Index channels, const Pass& pass, Access access) {
+  Index r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows) run_tiles<kTileRows>(pass, r * pitch, pitch, channels, access);
+  for (; r < rows; ++r) run_tiles<1>(pass, r * pitch, pitch, channels, access);
+}
+
+/// Elements [begin, end) that need not begin at channel 0; coefficients(i) gives those of elements i and following.
+template <class Pass, class Coefficients>
+HWY_INLINE void run_streaming(Index begin, Index end, const Pass& pass, const Coefficients& coefficients) {
+  Index i = begin;
+  const Index head = std::min(Streaming::before_aligned(pass.output() + i), end - i);
+  if (head > 0) {
+    pass.apply(i, coefficients(i, First{head}), First{head});
+    i += head;
+  }
+  for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients(i, Whole{}), Streaming{});
+  if (i < end) pass.apply(i, coefficients(i, First{end - i}), First{end - i});
+}
 
 template <class Pass>
 HWY_INLINE void run_rows(BlockShape shape, const Pass& pass) {
   const Index channels = shape.sample.channels;
+  const Index pitch = shape.sample.pitch_or_channels();
   const Index rows = shape.samples * shape.sample.positions;
-  const bool streams = shape.streams && Streaming::is_aligned(pass.output()) && channels % kWidth == 0;
-  for (Index r = 0; r < rows; r += kRowsPerLoad) {
-    for_channel_vectors(channels, RowsOfPass<Pass>{pass, channels, r, std::min(r + kRowsPerLoad, rows), streams});
+  if (!shape.streams || !Streaming::can_be_aligned(pass.output())) {
+    run_all_rows(rows, pitch, channels, pass, Whole{});
+  } else if (Streaming::is_aligned(pass.output()) && pitch % kWidth == 0 && channels % kWidth == 0) {
+    run_all_rows(rows, pitch, channels, pass, Streaming{});
+  } else {
+    for (Index row = 0; row < rows * pitch; row += pitch) {
+      run_streaming(row, row + channels, pass,
+                    [&](Index i, auto access) HWY_ATTR { return pass.get(i - row, access); });
+    }
   }
-}
-
-/// Elements [begin, end) of one plane, whole vectors with `access`.
-template <class Pass, class Access>
-HWY_INLINE Index run_vectors(Index begin, Index end, const Pass& pass, const typename Pass::Coefficients& coefficients,
-                             Access access) {
-  Index i = begin;
-  for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients, access);
-  return i;
 }
 
 template <class Pass>
@@ -137,18 +211,19 @@ HWY_INLINE void run_planes(BlockShape shape, const Pass& pass) {
   const Index channels = shape.sample.channels;
   const Index positions = shape.sample.positions;
   const bool streams = shape.streams && Streaming::can_be_aligned(pass.output());
-  for (Index plane = 0; plane < shape.samples * channels; ++plane) {
-    const auto coefficients = pass.broadcast_from(plane % channels);
-    const Index end = (plane + 1) * positions;
-    Index i = plane * positions;
-    if (streams) {
-      const Index head = std::min(Streaming::before_aligned(pass.output() + i), end - i);
-      if (head > 0) pass.apply(i, coefficients, First{head});
-      i = run_vectors(i + head, end, pass, coefficients, Streaming{});
-    } else {
-      i = run_vectors(i, end, pass, coefficients, Whole{});
+  for (Index n = 0; n < shape.samples; ++n) {
+    for (Index c = 0; c < channels; ++c) {
+      const auto coefficients = pass.broadcast_from(c);
+      const Index begin = (n * shape.sample.pitch_or_channels() + c) * positions;
+      const Index end = begin + positions;
+      if (streams) {
+        run_streaming(begin, end, pass, [&](Index, auto) HWY_ATTR { return coefficients; });
+        continue;
+      }
+      Index i = begin;
+      for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients, Whole{});
+      if (i < end) pass.apply(i, coefficients, First{end - i});
     }
-    if (i < end) pass.apply(i, coefficients, First{end - i});
   }
 }
 
@@ -159,8 +234,17 @@ HWY_INLINE void run_pass(BlockShape shape, const Pass& pass) {
 }
 
 template <class T>
-void normalize(const void* x, void* y, BlockShape shape, ForwardCoefficients k) {
-  run_pass(shape, NormalizePass<T>{static_cast<const T*>(x), static_cast<T*>(y), k});
+void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k, Epilogue epilogue) {
+  const T* x = static_cast<const T*>(x_data);
+  const T* residual = static_cast<const T*>(epilogue.residual);
+  T* y = static_cast<T*>(y_data);
+  if (residual == nullptr) {
+    epilogue.relu ? run_pass(shape, NormalizePass<T, false, true>{x, nullptr, y, k})
+                  : run_pass(shape, NormalizePass<T, false, false>{x, nullptr, y, k});
+  } else {
+    epilogue.relu ? run_pass(shape, NormalizePass<T, true, true>{x, residual, y, k})
+                  : run_pass(shape, NormalizePass<T, true, false>{x, residual, y, k});
+  }
 }
 
 template <class T>
@@ -171,6 +255,11 @@ void input_gradient(const void* x, const void* dy, void* dx, BlockShape shape, B
 template <class T>
 void scale_by_channel(const void* dy, void* dx, BlockShape shape, const double* scale) {
   run_pass(shape, ScalePass<T>{static_cast<const T*>(dy), static_cast<T*>(dx), scale});
+}
+
+template <class T>
+void mask_gradient(const void* dy, const void* y, void* g, BlockShape shape) {
+  run_pass(shape, MaskPass<T>{static_cast<const T*>(dy), static_cast<const T*>(y), static_cast<T*>(g)});
 }
 
 }  // namespace HWY_NAMESPACE

@@ -2,9 +2,9 @@
 // The passes over data. Pointers may be unaligned; nothing is allocated; an element gives the same bits wherever it
 // stands and whatever instruction set works on it.
 //
-// To that end all paths do the same IEEE operations: widening to double, addition, subtraction, multiplication, one
-// rounding back; fma only where its result is an exact error term. The passes wait for memory, so arithmetic in double
-// costs little, and an f32 output is within one rounding of its formula for any mean/sigma.
+// To that end all paths do the same IEEE operations: widening to double, addition, subtraction, multiplication, fma
+// (std::fma where there are no vectors), one rounding back. The passes wait for memory or for the conversions, so
+// arithmetic in double costs little, and an f32 output is within one rounding of its formula for any mean/sigma.
 #pragma once
 
 #include "syncbn/tensor_view.hpp"
@@ -21,6 +21,9 @@ struct SampleShape {
   Index channels;
   Index positions;
   bool channels_last;
+  Index pitch = 0;  ///< Channels of the whole tensor where these are a part of them; 0: they are all.
+
+  Index pitch_or_channels() const { return pitch == 0 ? channels : pitch; }
 
   /// Are the values of one channel C apart? Also true for 2-D tensors, where a sample is one row of C values.
   bool is_row_major() const { return channels_last || positions == 1; }
@@ -56,13 +59,25 @@ struct ForwardCoefficients {
   const double* shift;  ///< beta
 };
 
-/// Per channel, (C) each: dx = ((dy - mean_dy) - ((x - mean) * invstd) * slope) * scale.
+/// What follows: y + residual, then max(., 0). A NaN stays.
+struct Epilogue {
+  const void* residual = nullptr;  ///< As x; may be y.
+  bool relu = false;
+};
+
+/// Per channel, (C) each, with scale = gamma * invstd.
+///
+/// f64: dx = ((dy - offset) - ((x - mean) * invstd) * slope) * scale, offset = sum(dy)/M, slope = sum(dy*xhat)/M: no
+/// product on the way is larger, or smaller, than those of the formula itself.
+///
+/// Others: dx = dy * scale + ((x - mean) * slope + offset), offset = -scale * sum(dy)/M, slope = -scale * invstd *
+/// sum(dy*xhat)/M; invstd is not used. Two fma; double has exponents to spare for products of three f32 and invstd^2.
 struct BackwardCoefficients {
   Mean mean;
+  const double* scale;
+  const double* slope;
+  const double* offset;
   const double* invstd;
-  const double* mean_dy;  ///< sum(dy)/M
-  const double* slope;    ///< sum(dy*xhat)/M
-  const double* scale;    ///< gamma * invstd
 };
 
 /// log2 of one bin's unit over the next one's.
@@ -123,6 +138,10 @@ struct KernelTable {
   void (*gradient_sums)(const void* x, const void* dy, SampleShape shape, Mean mean, double* sum_dy,
                         double* sum_dy_xmu);
 
+  /// g as mask_gradient, and its gradient_sums. Reads x, dy and y once, writes g once.
+  void (*masked_gradient_sums)(const void* x, const void* dy, const void* y, void* g, SampleShape shape, bool streams,
+                               Mean mean, double* sum_dy, double* sum_dy_xmu);
+
   /// Deposits rows of pairs (a[r][c], b[r][c]) from channel `from` on. Returns the channel count when all is done, else
   /// the first channel of a strip (kStrip channels or what is left) in which a value does not fit its window or is not
   /// finite: nothing of that strip and of those behind it has been deposited.
@@ -159,14 +178,17 @@ struct KernelTable {
   /// Null as finish_moments.
   void (*finish_sums)(BinSums sums, Index channels, double* sum);
 
-  /// y from x; y may be x. Reads x once, writes y once.
-  void (*normalize)(const void* x, void* y, BlockShape shape, ForwardCoefficients coefficients);
+  /// y from x; y may be x. Reads x (and the residual) once, writes y once.
+  void (*normalize)(const void* x, void* y, BlockShape shape, ForwardCoefficients coefficients, Epilogue epilogue);
 
   /// dx from x and dy; dx may be dy (or x). Reads x and dy once, writes dx once.
   void (*input_gradient)(const void* x, const void* dy, void* dx, BlockShape shape, BackwardCoefficients coefficients);
 
   /// dx = dy * scale[c]; dx may be dy.
   void (*scale)(const void* dy, void* dx, BlockShape shape, const double* scale);
+
+  /// g = dy where y > 0 (or NaN), else 0: the gradient in front of a ReLU with outputs y. g may be dy.
+  void (*mask_gradient)(const void* dy, const void* y, void* g, BlockShape shape);
 };
 
 /// Bins per accumulator, so that the squares of equal values and their sum over a plane are exact: 48 + 24 bits for

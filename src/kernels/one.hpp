@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/kernels.hpp"
 
@@ -22,21 +23,31 @@ void write(T* p, T value) {
   std::memcpy(p, &value, sizeof value);
 }
 
-/// (x - mean) * scale + shift
-inline float normalize_one(float x, double mean, double /*mean_lo*/, double scale, double shift) {
-  return static_cast<float>((static_cast<double>(x) - mean) * scale + shift);
-}
-inline double normalize_one(double x, double mean, double mean_lo, double scale, double shift) {
-  return ((x - mean) - mean_lo) * scale + shift;
-}
-
-inline double centred(float x, double mean, double /*mean_lo*/) { return static_cast<double>(x) - mean; }
-inline double centred(double x, double mean, double mean_lo) { return (x - mean) - mean_lo; }
-
-/// ((dy - mean_dy) - (xmu * invstd) * slope) * scale
+/// x - mean. Data narrower than f64 are widened, so the mean's low part is beyond their reach.
 template <class T>
-T input_gradient_one(double xmu, T dy, double invstd, double mean_dy, double slope, double scale) {
-  return static_cast<T>(((static_cast<double>(dy) - mean_dy) - (xmu * invstd) * slope) * scale);
+double centred(T x, double mean, double mean_lo) {
+  const double difference = static_cast<double>(x) - mean;
+  return std::is_same_v<T, double> ? difference - mean_lo : difference;
+}
+
+/// What becomes of a NaN does not depend on the compiler: it stays.
+inline double relu(double v) { return v < 0.0 ? 0.0 : v; }
+
+/// The gradient that passes a ReLU whose output was y.
+template <class T>
+T masked_by(T dy, T y) {
+  return static_cast<double>(y) <= 0.0 ? T{} : dy;
+}
+
+/// dx from x - mean, as BackwardCoefficients says.
+template <class T>
+T input_gradient_one(double xmu, T dy, double scale, double slope, double offset, double invstd) {
+  const double g = static_cast<double>(dy);
+  if constexpr (std::is_same_v<T, double>) {
+    return std::fma(-(xmu * invstd), slope, g - offset) * scale;
+  } else {
+    return static_cast<T>(std::fma(g, scale, std::fma(xmu, slope, offset)));
+  }
 }
 
 /// a + b = s + error, exactly.

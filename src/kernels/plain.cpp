@@ -13,15 +13,15 @@ struct Pair {
   double first, second;
 };
 
-/// Sums of one plane in kLanes lanes: term(s) gives the two addends of position s.
+/// Sums of one plane in kLanes lanes: of a, and of a*b, where term(s) gives a and b of position s.
 template <class Term>
 Pair sum_plane(Index positions, const Term& term) {
   double first[kLanes] = {};
   double second[kLanes] = {};
   for (Index s = 0; s < positions; ++s) {
-    const Pair addend = term(s);
-    first[s % kLanes] += addend.first;
-    second[s % kLanes] += addend.second;
+    const Pair ab = term(s);
+    first[s % kLanes] += ab.first;
+    second[s % kLanes] = std::fma(ab.first, ab.second, second[s % kLanes]);
   }
   for (Index width = kLanes / 2; width > 0; width /= 2) {
     for (Index l = 0; l < width; ++l) {
@@ -41,7 +41,7 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
       const double first = static_cast<double>(read(plane));
       const Pair sum = sum_plane(shape.positions, [=](Index s) {
         const double d = static_cast<double>(read(plane + s)) - first;
-        return Pair{d, d * d};
+        return Pair{d, d};
       });
       sums.first[c] = first;
       sums.d[c] = sum.first;
@@ -54,9 +54,9 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   std::fill_n(sums.dd, shape.channels, 0.0);
   for (Index s = 0; s < shape.positions; ++s) {
     for (Index c = 0; c < shape.channels; ++c) {
-      const double d = static_cast<double>(read(x + s * shape.channels + c)) - sums.first[c];
+      const double d = static_cast<double>(read(x + s * shape.pitch_or_channels() + c)) - sums.first[c];
       sums.d[c] += d;
-      sums.dd[c] += d * d;
+      sums.dd[c] = std::fma(d, d, sums.dd[c]);
     }
   }
 }
@@ -89,7 +89,7 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
       const T* dy_plane = dy + c * shape.positions;
       const Pair sum = sum_plane(shape.positions, [=](Index s) {
         const double g = static_cast<double>(read(dy_plane + s));
-        return Pair{g, g * centred(read(x_plane + s), mean.hi[c], mean.lo[c])};
+        return Pair{g, centred(read(x_plane + s), mean.hi[c], mean.lo[c])};
       });
       sum_dy[c] = sum.first;
       sum_dy_xmu[c] = sum.second;
@@ -100,9 +100,10 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
   std::fill_n(sum_dy_xmu, shape.channels, 0.0);
   for (Index s = 0; s < shape.positions; ++s) {
     for (Index c = 0; c < shape.channels; ++c) {
-      const double g = static_cast<double>(read(dy + s * shape.channels + c));
+      const Index i = s * shape.pitch_or_channels() + c;
+      const double g = static_cast<double>(read(dy + i));
       sum_dy[c] += g;
-      sum_dy_xmu[c] += g * centred(read(x + s * shape.channels + c), mean.hi[c], mean.lo[c]);
+      sum_dy_xmu[c] = std::fma(g, centred(read(x + i), mean.hi[c], mean.lo[c]), sum_dy_xmu[c]);
     }
   }
 }
@@ -169,25 +170,31 @@ void gradient_extremes(const void* x, const void* dy, Index rows, Index channels
 /// Calls element(offset, channel) for every element of a block, in memory order.
 template <class Element>
 void for_each_element(BlockShape shape, const Element& element) {
-  const auto [channels, positions, channels_last] = shape.sample;
+  const Index channels = shape.sample.channels;
+  const Index positions = shape.sample.positions;
+  const Index pitch = shape.sample.pitch_or_channels();
   if (shape.sample.is_row_major()) {
-    const Index rows = shape.samples * positions;
-    for (Index r = 0; r < rows; ++r) {
-      for (Index c = 0; c < channels; ++c) element(r * channels + c, c);
+    for (Index r = 0; r < shape.samples * positions; ++r) {
+      for (Index c = 0; c < channels; ++c) element(r * pitch + c, c);
     }
     return;
   }
-  for (Index plane = 0; plane < shape.samples * channels; ++plane) {
-    for (Index s = 0; s < positions; ++s) element(plane * positions + s, plane % channels);
+  for (Index n = 0; n < shape.samples; ++n) {
+    for (Index c = 0; c < channels; ++c) {
+      for (Index s = 0; s < positions; ++s) element((n * pitch + c) * positions + s, c);
+    }
   }
 }
 
 template <class T>
-void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k) {
+void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k, Epilogue epilogue) {
   const T* x = static_cast<const T*>(x_data);
+  const T* residual = static_cast<const T*>(epilogue.residual);
   T* y = static_cast<T*>(y_data);
   for_each_element(shape, [=](Index i, Index c) {
-    write(y + i, normalize_one(read(x + i), k.mean.hi[c], k.mean.lo[c], k.scale[c], k.shift[c]));
+    double v = std::fma(centred(read(x + i), k.mean.hi[c], k.mean.lo[c]), k.scale[c], k.shift[c]);
+    if (residual != nullptr) v += static_cast<double>(read(residual + i));
+    write(y + i, static_cast<T>(epilogue.relu ? relu(v) : v));
   });
 }
 
@@ -197,8 +204,8 @@ void input_gradient(const void* x_data, const void* dy_data, void* dx_data, Bloc
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
   for_each_element(shape, [=](Index i, Index c) {
-    write(dx + i, input_gradient_one(centred(read(x + i), k.mean.hi[c], k.mean.lo[c]), read(dy + i), k.invstd[c],
-                                     k.mean_dy[c], k.slope[c], k.scale[c]));
+    const double xmu = centred(read(x + i), k.mean.hi[c], k.mean.lo[c]);
+    write(dx + i, input_gradient_one(xmu, read(dy + i), k.scale[c], k.slope[c], k.offset[c], k.invstd[c]));
   });
 }
 
@@ -211,9 +218,25 @@ void scale_by_channel(const void* dy_data, void* dx_data, BlockShape shape, cons
 }
 
 template <class T>
+void mask_gradient(const void* dy_data, const void* y_data, void* g_data, BlockShape shape) {
+  const T* dy = static_cast<const T*>(dy_data);
+  const T* y = static_cast<const T*>(y_data);
+  T* g = static_cast<T*>(g_data);
+  for_each_element(shape, [=](Index i, Index) { write(g + i, masked_by(read(dy + i), read(y + i))); });
+}
+
+template <class T>
+void masked_gradient_sums(const void* x, const void* dy, const void* y, void* g, SampleShape shape, bool, Mean mean,
+                          double* sum_dy, double* sum_dy_xmu) {
+  mask_gradient<T>(dy, y, g, {1, shape});
+  gradient_sums<T>(x, g, shape, mean, sum_dy, sum_dy_xmu);
+}
+
+template <class T>
 constexpr KernelTable kPlain = {plane_sums<T>,
                                 moment_rows<T>,
                                 gradient_sums<T>,
+                                masked_gradient_sums<T>,
                                 deposit_pairs<bins_for(DataTypeOf<T>::value)>,
                                 std::is_same_v<T, float> ? deposit_values : nullptr,
                                 deposit_gradients<T>,
@@ -226,7 +249,8 @@ constexpr KernelTable kPlain = {plane_sums<T>,
                                 nullptr,
                                 normalize<T>,
                                 input_gradient<T>,
-                                scale_by_channel<T>};
+                                scale_by_channel<T>,
+                                mask_gradient<T>};
 
 }  // namespace
 

@@ -25,9 +25,10 @@ struct LaneSums {
   HWY_INLINE LaneSums() {
     for (Index v = 0; v < kVectors; ++v) first[v] = second[v] = hn::Zero(Doubles());
   }
+  /// first += a, second += a * b with one rounding.
   HWY_INLINE void add(Index v, Vector a, Vector b) {
     first[v] = hn::Add(first[v], a);
-    second[v] = hn::Add(second[v], b);
+    second[v] = hn::MulAdd(a, b, second[v]);
   }
   /// Lane l takes lane l + w for w = 8, 4, 2, 1.
   static HWY_INLINE double tree(Vector* sums) {
@@ -56,11 +57,18 @@ HWY_INLINE void sum_plane(Index positions, const Terms& terms, double& first, do
     if (s + kWidth <= positions) {
       terms.add(sums, v, s, Whole{});
     } else {
-      terms.add_first(sums, v, s, positions - s);
+      terms.add(sums, v, s, First{positions - s});
     }
   }
   first = LaneSums::tree(sums.first);
   second = LaneSums::tree(sums.second);
+}
+
+/// x - mean: f32 is widened, so the mean's low part is beyond its reach.
+template <class T>
+HWY_INLINE Vector centred_vector(const T*, Vector x, Vector mean_hi, Vector mean_lo) {
+  const Vector difference = hn::Sub(x, mean_hi);
+  return std::is_same_v<T, double> ? hn::Sub(difference, mean_lo) : difference;
 }
 
 template <class T>
@@ -68,22 +76,12 @@ struct DifferenceTerms {
   const T* plane;
   Vector first;
 
-  HWY_INLINE void add(LaneSums& sums, Index v, Index s, Whole access) const {
-    const Vector d = hn::Sub(access.get(plane + s), first);
-    sums.add(v, d, hn::Mul(d, d));
-  }
-  HWY_INLINE void add_first(LaneSums& sums, Index v, Index s, Index n) const {
-    const auto valid = hn::FirstN(Doubles(), static_cast<size_t>(n));
-    const Vector d = hn::IfThenElseZero(valid, hn::Sub(load_first(plane + s, n), first));
-    sums.add(v, d, hn::Mul(d, d));
+  template <class Access>
+  HWY_INLINE void add(LaneSums& sums, Index v, Index s, Access access) const {
+    const Vector d = access.or_zero(hn::Sub(access.get(plane + s), first));
+    sums.add(v, d, d);
   }
 };
-
-/// x - mean: f32 is widened, so the mean's low part is beyond its reach.
-HWY_INLINE Vector centred_vector(const float*, Vector x, Vector mean_hi, Vector) { return hn::Sub(x, mean_hi); }
-HWY_INLINE Vector centred_vector(const double*, Vector x, Vector mean_hi, Vector mean_lo) {
-  return hn::Sub(hn::Sub(x, mean_hi), mean_lo);
-}
 
 template <class T>
 struct GradientTerms {
@@ -91,15 +89,44 @@ struct GradientTerms {
   const T* dy;
   Vector mean_hi, mean_lo;
 
-  HWY_INLINE void add(LaneSums& sums, Index v, Index s, Whole access) const {
-    const Vector g = access.get(dy + s);
-    sums.add(v, g, hn::Mul(g, centred_vector(x, access.get(x + s), mean_hi, mean_lo)));
+  template <class Access>
+  HWY_INLINE void add(LaneSums& sums, Index v, Index s, Access access) const {
+    const Vector xmu = centred_vector(x, access.get(x + s), mean_hi, mean_lo);
+    sums.add(v, access.get(dy + s), access.or_zero(xmu));
   }
-  HWY_INLINE void add_first(LaneSums& sums, Index v, Index s, Index n) const {
-    const auto valid = hn::FirstN(Doubles(), static_cast<size_t>(n));
-    const Vector g = load_first(dy + s, n);
-    const Vector xmu = centred_vector(x, load_first(x + s, n), mean_hi, mean_lo);
-    sums.add(v, g, hn::IfThenElseZero(valid, hn::Mul(g, xmu)));
+};
+
+/// The gradient in front of a ReLU: g = dy where y > 0, written down and summed.
+template <class T, class Store>
+struct MaskedTerms {
+  const T* x;
+  const T* dy;
+  const T* y;
+  T* g;
+  Vector mean_hi, mean_lo;
+
+  template <class Access>
+  HWY_INLINE void add(LaneSums& sums, Index v, Index s, Access access) const {
+    const Vector masked = masked_vector(access.get(dy + s), access.get(y + s));
+    Store().put(masked, g + s, access);
+    const Vector xmu = centred_vector(x, access.get(x + s), mean_hi, mean_lo);
+    sums.add(v, masked, access.or_zero(xmu));
+  }
+};
+struct StoreInCache {
+  template <class T, class Access>
+  HWY_INLINE void put(Vector v, T* p, Access access) const {
+    access.put(v, p);
+  }
+};
+struct StorePastCache {
+  template <class T>
+  HWY_INLINE void put(Vector v, T* p, Whole) const {
+    Streaming{}.put(v, p);
+  }
+  template <class T>
+  HWY_INLINE void put(Vector v, T* p, First access) const {
+    access.put(v, p);
   }
 };
 
@@ -111,42 +138,77 @@ HWY_INLINE void for_channel_vectors(Index channels, const Body& body) {
   if (c < channels) body(c, First{channels - c});
 }
 
-/// Positions whose terms are added to the sums of one channel vector before the next vector's turn: the sums stay in
-/// registers meanwhile, and the rows' cache lines in L1.
-inline constexpr Index kRowGroup = 16;
+/// Vectors in a tile of channels. The rows of a group are added to the sums of one tile before the next tile's turn, so
+/// the sums stay in registers meanwhile.
+inline constexpr Index kSumVectors = 2;
+
+/// Few, so that memory is walked nearly in the order of its addresses; but more where a group would read sums that it
+/// has only just stored (few channels), or that do not stay in L1 beside the data (many).
+HWY_INLINE Index rows_per_group(Index channels) { return channels < 128 || channels > 512 ? 4 : 2; }
+
+/// Rows are a struct with: State, two sums of one vector of channels with what else they need; start(c, is_first,
+/// access); add(state, element, access); finish(state, c, access); prefetch(element) of kInputs inputs.
+template <Index kVectors, class Rows, class Access>
+HWY_INLINE void sum_row_tile(const Rows& rows, Index begin, Index end, Index pitch, Index c, Access access) {
+  typename Rows::State state[kVectors];
+  for (Index v = 0; v < kVectors; ++v) state[v] = rows.start(c + v * kWidth, begin == 0, access);
+  for (Index s = begin; s < end; ++s) {
+    for (Index v = 0; v < kVectors; ++v) rows.add(state[v], s * pitch + c + v * kWidth, access);
+  }
+  for (Index v = 0; v < kVectors; ++v) rows.finish(state[v], c + v * kWidth, access);
+}
+
+template <class Rows>
+HWY_INLINE void sum_rows(SampleShape shape, const Rows& rows) {
+  constexpr Index kTile = kSumVectors * kWidth;
+  const Index pitch = shape.pitch_or_channels();
+  const Index group = rows_per_group(shape.channels);
+  for (Index begin = 0; begin < shape.positions; begin += group) {
+    const Index end = std::min(begin + group, shape.positions);
+    Index c = 0;
+    for (; c + kTile <= shape.channels; c += kTile) {
+      prefetch_ahead<kTile>(rows, begin * pitch + c * group, group);
+      sum_row_tile<kSumVectors>(rows, begin, end, pitch, c, Whole{});
+    }
+    for (; c + kWidth <= shape.channels; c += kWidth) sum_row_tile<1>(rows, begin, end, pitch, c, Whole{});
+    if (c < shape.channels) sum_row_tile<1>(rows, begin, end, pitch, c, First{shape.channels - c});
+  }
+}
 
 template <class T>
-struct RowDifferences {
+struct DifferenceRows {
+  using Element = T;
+  static constexpr Index kInputs = 1;
   const T* x;
-  Index channels, begin, end;
   PlaneSums sums;
 
+  struct State {
+    Vector first, d, dd;
+  };
+  HWY_INLINE void prefetch(Index i) const { prefetch_line<kInputs>(x + i); }
   template <class Access>
-  HWY_INLINE void operator()(Index c, Access access) const {
-    const Vector first = access.get(x + c);
-    Vector d_sum = begin == 0 ? hn::Zero(Doubles()) : access.get(sums.d + c);
-    Vector dd_sum = begin == 0 ? hn::Zero(Doubles()) : access.get(sums.dd + c);
-    for (Index s = begin; s < end; ++s) {
-      const Vector d = hn::Sub(access.get(x + s * channels + c), first);
-      d_sum = hn::Add(d_sum, d);
-      dd_sum = hn::Add(dd_sum, hn::Mul(d, d));
-    }
-    access.put(first, sums.first + c);
-    access.put(d_sum, sums.d + c);
-    access.put(dd_sum, sums.dd + c);
+  HWY_INLINE State start(Index c, bool is_first, Access access) const {
+    const Vector zero = hn::Zero(Doubles());
+    return {access.get(x + c), is_first ? zero : access.get(sums.d + c), is_first ? zero : access.get(sums.dd + c)};
+  }
+  template <class Access>
+  HWY_INLINE void add(State& state, Index i, Access access) const {
+    const Vector d = hn::Sub(access.get(x + i), state.first);
+    state.d = hn::Add(state.d, d);
+    state.dd = hn::MulAdd(d, d, state.dd);
+  }
+  template <class Access>
+  HWY_INLINE void finish(const State& state, Index c, Access access) const {
+    access.put(state.first, sums.first + c);
+    access.put(state.d, sums.d + c);
+    access.put(state.dd, sums.dd + c);
   }
 };
 
 template <class T>
 void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   const T* x = static_cast<const T*>(data);
-  if (shape.is_row_major()) {
-    for (Index s = 0; s < shape.positions; s += kRowGroup) {
-      const Index end = std::min(s + kRowGroup, shape.positions);
-      for_channel_vectors(shape.channels, RowDifferences<T>{x, shape.channels, s, end, sums});
-    }
-    return;
-  }
+  if (shape.is_row_major()) return sum_rows(shape, DifferenceRows<T>{x, sums});
   for (Index c = 0; c < shape.channels; ++c) {
     const T* plane = x + c * shape.positions;
     const double first = static_cast<double>(read(plane));
@@ -155,29 +217,73 @@ void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   }
 }
 
-template <class T>
-struct RowGradients {
-  const T* x;
-  const T* dy;
-  Index channels, begin, end;
+/// Where the sums of gradients go, (C) each, and what they need.
+struct GradientTotals {
   Mean mean;
   double* sum_dy;
   double* sum_dy_xmu;
 
+  struct State {
+    Vector mean_hi, mean_lo, dy, dy_xmu;
+  };
   template <class Access>
-  HWY_INLINE void operator()(Index c, Access access) const {
-    const Vector mean_hi = access.get(mean.hi + c);
-    const Vector mean_lo = access.get(mean.lo + c);
-    Vector dy_total = begin == 0 ? hn::Zero(Doubles()) : access.get(sum_dy + c);
-    Vector dy_xmu_total = begin == 0 ? hn::Zero(Doubles()) : access.get(sum_dy_xmu + c);
-    for (Index s = begin; s < end; ++s) {
-      const Vector g = access.get(dy + s * channels + c);
-      const Vector xmu = centred_vector(x, access.get(x + s * channels + c), mean_hi, mean_lo);
-      dy_total = hn::Add(dy_total, g);
-      dy_xmu_total = hn::Add(dy_xmu_total, hn::Mul(g, xmu));
-    }
-    access.put(dy_total, sum_dy + c);
-    access.put(dy_xmu_total, sum_dy_xmu + c);
+  HWY_INLINE State start(Index c, bool is_first, Access access) const {
+    const Vector zero = hn::Zero(Doubles());
+    return {access.get(mean.hi + c), access.get(mean.lo + c), is_first ? zero : access.get(sum_dy + c),
+            is_first ? zero : access.get(sum_dy_xmu + c)};
+  }
+  static HWY_INLINE void add(State& state, Vector g, Vector xmu) {
+    state.dy = hn::Add(state.dy, g);
+    state.dy_xmu = hn::MulAdd(g, xmu, state.dy_xmu);
+  }
+  template <class Access>
+  HWY_INLINE void finish(const State& state, Index c, Access access) const {
+    access.put(state.dy, sum_dy + c);
+    access.put(state.dy_xmu, sum_dy_xmu + c);
+  }
+};
+
+template <class T>
+struct GradientRows : GradientTotals {
+  using Element = T;
+  static constexpr Index kInputs = 2;
+  const T* x;
+  const T* dy;
+
+  HWY_INLINE GradientRows(const GradientTotals& totals, const T* x_data, const T* dy_data)
+      : GradientTotals(totals), x(x_data), dy(dy_data) {}
+  HWY_INLINE void prefetch(Index i) const {
+    prefetch_line<kInputs>(x + i);
+    prefetch_line<kInputs>(dy + i);
+  }
+  template <class Access>
+  HWY_INLINE void add(State& state, Index i, Access access) const {
+    const Vector xmu = centred_vector(x, access.get(x + i), state.mean_hi, state.mean_lo);
+    GradientTotals::add(state, access.get(dy + i), xmu);
+  }
+};
+
+template <class T, class Store>
+struct MaskedRows : GradientTotals {
+  using Element = T;
+  static constexpr Index kInputs = 3;
+  const T* x;
+  const T* dy;
+  const T* y;
+  T* g;
+
+  HWY_INLINE MaskedRows(const GradientTotals& totals, const T* x_data, const T* dy_data, const T* y_data, T* g_data)
+      : GradientTotals(totals), x(x_data), dy(dy_data), y(y_data), g(g_data) {}
+  HWY_INLINE void prefetch(Index i) const {
+    prefetch_line<kInputs>(x + i);
+    prefetch_line<kInputs>(dy + i);
+    prefetch_line<kInputs>(y + i);
+  }
+  template <class Access>
+  HWY_INLINE void add(State& state, Index i, Access access) const {
+    const Vector masked = masked_vector(access.get(dy + i), access.get(y + i));
+    Store().put(masked, g + i, access);
+    GradientTotals::add(state, masked, centred_vector(x, access.get(x + i), state.mean_hi, state.mean_lo));
   }
 };
 
@@ -186,17 +292,38 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
                    double* sum_dy_xmu) {
   const T* x = static_cast<const T*>(x_data);
   const T* dy = static_cast<const T*>(dy_data);
-  if (shape.is_row_major()) {
-    for (Index s = 0; s < shape.positions; s += kRowGroup) {
-      const Index end = std::min(s + kRowGroup, shape.positions);
-      for_channel_vectors(shape.channels, RowGradients<T>{x, dy, shape.channels, s, end, mean, sum_dy, sum_dy_xmu});
-    }
-    return;
-  }
+  if (shape.is_row_major()) return sum_rows(shape, GradientRows<T>({mean, sum_dy, sum_dy_xmu}, x, dy));
   for (Index c = 0; c < shape.channels; ++c) {
     const Index offset = c * shape.positions;
     const GradientTerms<T> terms{x + offset, dy + offset, broadcast(mean.hi[c]), broadcast(mean.lo[c])};
     sum_plane(shape.positions, terms, sum_dy[c], sum_dy_xmu[c]);
+  }
+}
+
+template <class T, class Store>
+HWY_INLINE void masked_sums(const T* x, const T* dy, const T* y, T* g, SampleShape shape, const GradientTotals& to) {
+  if (shape.is_row_major()) return sum_rows(shape, MaskedRows<T, Store>(to, x, dy, y, g));
+  for (Index c = 0; c < shape.channels; ++c) {
+    const Index i = c * shape.positions;
+    const MaskedTerms<T, Store> terms{x + i, dy + i, y + i, g + i, broadcast(to.mean.hi[c]), broadcast(to.mean.lo[c])};
+    sum_plane(shape.positions, terms, to.sum_dy[c], to.sum_dy_xmu[c]);
+  }
+}
+
+template <class T>
+void masked_gradient_sums(const void* x_data, const void* dy_data, const void* y_data, void* g_data, SampleShape shape,
+                          bool streams, Mean mean, double* sum_dy, double* sum_dy_xmu) {
+  const T* x = static_cast<const T*>(x_data);
+  const T* dy = static_cast<const T*>(dy_data);
+  const T* y = static_cast<const T*>(y_data);
+  T* g = static_cast<T*>(g_data);
+  const Index pitch = shape.is_row_major() ? shape.pitch_or_channels() : shape.positions;
+  const GradientTotals to{mean, sum_dy, sum_dy_xmu};
+  if (streams && Streaming::is_aligned(g) && pitch % kWidth == 0) {
+    masked_sums<T, StorePastCache>(x, dy, y, g, shape, to);
+    hwy::FlushStream();
+  } else {
+    masked_sums<T, StoreInCache>(x, dy, y, g, shape, to);
   }
 }
 

@@ -26,6 +26,7 @@ const KernelTable* table() {
   static const KernelTable filled = {plane_sums<T>,
                                      is_f32 ? moment_pair_rows : plain_table(DataType::f64).moment_rows,
                                      gradient_sums<T>,
+                                     masked_gradient_sums<T>,
                                      deposit_pairs<bins_for(DataTypeOf<T>::value)>,
                                      is_f32 ? deposit_values : nullptr,
                                      deposit_gradients<T>,
@@ -38,7 +39,8 @@ const KernelTable* table() {
                                      is_f32 ? finish_sums : nullptr,
                                      normalize<T>,
                                      input_gradient<T>,
-                                     scale_by_channel<T>};
+                                     scale_by_channel<T>,
+                                     mask_gradient<T>};
   return &filled;
 }
 

@@ -44,7 +44,7 @@ void ElementPass::normalize(const ConstTensorView& x, const TensorView& y, const
   for_each_piece(pass_shape_of(x, y), options_.threads, [&](const Piece& piece) {
     const Index c = piece.channel;
     kernel.normalize(element_of(x, piece.offset), element_of(y, piece.offset), piece.shape,
-                     {mean_of(statistics, c), scale_.data() + c, shift_.data() + c});
+                     {mean_of(statistics, c), scale_.data() + c, shift_.data() + c}, {});
   });
   fill_nan_channels(y, [&](std::size_t c) {
     return std::isnan(statistics.mean[c]) || std::isnan(scale_[c]) || std::isnan(shift_[c]);
@@ -57,15 +57,19 @@ void ElementPass::input_gradient(const BatchNormCache& cache, const GradientSums
   set_scale(cache, state);
   const double count = static_cast<double>(cache.count);
   for (std::size_t c = 0; c < cache.invstd.size(); ++c) {
-    mean_dy_[c] = sums.dy[c] / count;
     slope_[c] = cache.invstd[c] * (sums.dy_xmu[c] / count);
+    offset_[c] = sums.dy[c] / count;
+    if (dy.type == DataType::f64) continue;
+    slope_[c] *= -(scale_[c] * cache.invstd[c]);
+    offset_[c] *= -scale_[c];
+    if (cache.count == 1) scale_[c] = slope_[c] = offset_[c] = 0.0;  // fma would leave what offset lost in rounding
   }
   const kernels::KernelTable& kernel = kernels::table_for(dy.type);
   for_each_piece(pass_shape_of(dy, dx), options_.threads, [&](const Piece& piece) {
     const Index c = piece.channel;
     kernel.input_gradient(
         element_of(cache.x, piece.offset), element_of(dy, piece.offset), element_of(dx, piece.offset), piece.shape,
-        {mean_of(cache, c), cache.invstd.data() + c, mean_dy_.data() + c, slope_.data() + c, scale_.data() + c});
+        {mean_of(cache, c), scale_.data() + c, slope_.data() + c, offset_.data() + c, cache.invstd.data() + c});
   });
   fill_nan_channels(dx, [&](std::size_t c) {
     return std::isnan(scale_[c]) || !std::isfinite(sums.dy[c]) || !std::isfinite(sums.dy_xmu[c]);

@@ -22,8 +22,8 @@ class ElementPass {
       : options_(options),
         scale_(static_cast<std::size_t>(options.num_features)),
         shift_(scale_),
-        mean_dy_(scale_),
-        slope_(scale_) {}
+        slope_(scale_),
+        offset_(scale_) {}
 
   /// y = gamma * (x - mean) * invstd + beta
   void normalize(const ConstTensorView& x, const TensorView& y, const BatchNormCache& statistics, const State& state);
@@ -40,8 +40,8 @@ class ElementPass {
   void set_scale(const BatchNormCache& statistics, const State& state);
 
   const BatchNormOptions& options_;
-  std::vector<double> scale_, shift_;    // gamma*invstd, beta
-  std::vector<double> mean_dy_, slope_;  // mean(dy), mean(dy*xhat)
+  std::vector<double> scale_, shift_;   // gamma*invstd, beta
+  std::vector<double> slope_, offset_;  // kernels::BackwardCoefficients
 };
 
 }  // namespace syncbn::layer
