@@ -19,6 +19,7 @@ struct BatchNormCache {
 
   Mode mode = Mode::none;
   ConstTensorView x;  ///< The input, borrowed: it must be alive and unchanged in backward(). May be pointed elsewhere.
+  ConstTensorView y;  ///< With an activation: the output, borrowed likewise. Else none.
   bool x_overwritten = false;  ///< y was written over x, so backward() has no x (set x to a kept copy and clear this).
   Index count = 0;             ///< M: values per channel in the global batch (train), on this rank (frozen).
   std::vector<double> mean;    ///< (C)
@@ -40,6 +41,8 @@ struct BatchNormGradients {
 /// Per channel c, with M values of c in the global batch (all ranks, all positions):
 ///
 ///   mean = sum(x)/M    var = sum((x-mean)^2)/M    xhat = (x-mean)/sqrt(var+eps)    y = gamma*xhat + beta
+///
+/// With options.activation and a residual z: y = relu(gamma*xhat + beta + z), in the same pass over data.
 ///
 /// Source: Ioffe & Szegedy 2015, arXiv:1502.03167, Algorithm 1 (forward) and
 /// section 3 (backward).
@@ -68,47 +71,52 @@ class BatchNorm {
   ///
   /// @param x  This rank's samples.
   /// @param y  Shape, layout and type of x, overwritten. May be x itself; then this cache cannot serve backward().
+  /// @param residual  z, the same again, added to the result in front of the activation; may be y; none: nothing added.
   /// @return   (or `cache`, whose storage is reused) the statistics and what backward() needs.
   ///
   /// Collective: one all-reduce; none if the group is one rank.
-  /// Cost:       reads x twice, writes y once.
+  /// Cost:       reads x twice (and the residual once), writes y once.
   /// Numerics:   sums in double about each sample's first value, over samples in bins: src/DESIGN.md 3 and 4.
   /// Throws:     ShapeError, MismatchError, NonFiniteError, MpiError: the same on all ranks, before anything is written.
-  BatchNormCache forward_train(ConstTensorView x, TensorView y);
-  void forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache);
+  BatchNormCache forward_train(ConstTensorView x, TensorView y, ConstTensorView residual = {});
+  void forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {});
 
   /// Normalizes with the running statistics (without them: with the statistics of this rank's own batch). Local: no
   /// message. y may be x.
-  void forward_eval(ConstTensorView x, TensorView y) const;
+  void forward_eval(ConstTensorView x, TensorView y, ConstTensorView residual = {}) const;
 
   /// As forward_eval with running statistics, for a layer whose statistics are constants of the training: nothing is
   /// updated, and backward() of the cache passes gradients straight through. Local. y may be x, and then
   /// backward_input() still works. Throws StateError if the layer does not track running statistics.
-  BatchNormCache forward_frozen(ConstTensorView x, TensorView y) const;
-  void forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache) const;
+  BatchNormCache forward_frozen(ConstTensorView x, TensorView y, ConstTensorView residual = {}) const;
+  void forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {}) const;
 
   /// Gradients of the loss with respect to x, gamma and beta.
   ///
   ///   dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) ),   the means over the global batch
   ///
-  /// which is the full batch's closed form; for a frozen cache dx = gamma*invstd * dy.
+  /// which is the full batch's closed form; for a frozen cache dx = gamma*invstd * dy. Behind a ReLU dy counts where y > 0.
   ///
   /// @param cache  From forward_train() or forward_frozen() of this layer.
   /// @param dy     Shape, layout and type of x.
   /// @param dx     The same, overwritten; may be dy itself; TensorView() if it is not wanted.
+  /// @param dresidual  The residual's gradient, which is dy (behind a ReLU: where y > 0); may be dy; none if not wanted.
   /// @return       (or `gradients`, whose storage is reused) dgamma and dbeta, as options.parameter_gradients says.
   ///
   /// Collective: one all-reduce, whatever this rank wants to have; none if the group is one rank. For a frozen cache no
   ///             message, and dgamma and dbeta are this rank's sums whatever the options say (`scope` tells): all ranks
   ///             must bring caches of one mode.
-  /// Cost:       reads x and dy twice, writes dx once.
+  /// Cost:       reads x and dy twice, writes dx once. Behind a ReLU it reads x, dy and y, writes the masked gradient to
+  ///             dresidual (else to dx), reads that and x, and writes dx; so dx may then not be x unless dresidual is given.
   /// Throws:     ShapeError, StateError, MismatchError, NonFiniteError, MpiError: the same on all ranks, before anything
-  ///             is written.
-  BatchNormGradients backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx);
-  void backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients);
+  ///             is written (behind a ReLU: but dresidual, or without it dx, whose contents are lost).
+  BatchNormGradients backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx,
+                              TensorView dresidual = {});
+  void backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients,
+                TensorView dresidual = {});
 
   /// backward() without parameter gradients. The same message: ranks may mix the two.
-  void backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx);
+  void backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual = {});
 
   const BatchNormOptions& options() const noexcept;
   const Communicator& communicator() const noexcept;

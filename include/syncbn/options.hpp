@@ -27,6 +27,12 @@ enum class ParameterGradients : std::int32_t {
   local = 1,   ///< Sums over this rank's samples, for trainers that reduce all gradients themselves.
 };
 
+/// What is applied to the normalized, shifted (and residual-added) values.
+enum class Activation : std::int32_t {
+  none = 0,
+  relu = 1,  ///< max(., 0); a NaN stays. The backward pass needs y then: BatchNormCache::y.
+};
+
 /// What a NaN or an infinity in x or dy does, in every pass that forms sums (not in eval and frozen forward passes, which
 /// only use running statistics).
 enum class NonFinitePolicy : std::int32_t {
@@ -46,6 +52,7 @@ struct BatchNormOptions {
   bool track_running_stats = true;   ///< Keeps running statistics; else eval uses those of the rank's own batch.
   bool unbiased_running_var = true;  ///< running_var takes var * M/(M-1), M the global count (as PyTorch); else var.
 
+  Activation activation = Activation::none;  ///< Fused into the element pass.
   ParameterGradients parameter_gradients = ParameterGradients::global;
   DataType parameter_type = DataType::f32;  ///< Of gamma, beta, running statistics: f32 with f32 data, f64 with f64.
   Reduction reduction = Reduction::reproducible;

@@ -2,6 +2,7 @@
 // The layer: local sums, one message, finish, element pass, running statistics. How each is done lives elsewhere.
 #include "syncbn/batch_norm.hpp"
 
+#include <cstring>
 #include <new>
 #include <optional>
 #include <utility>
@@ -59,8 +60,9 @@ class BatchNorm::Impl {
     layer::check_contract(options, rounds_, problem);
   }
 
-  void forward_train(const ConstTensorView& x, const TensorView& y, BatchNormCache& cache) {
-    std::optional<Problem> problem = check_forward("forward", x, y);
+  void forward_train(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
+                     BatchNormCache& cache) {
+    std::optional<Problem> problem = check_forward("forward", x, y, residual);
     if (!problem) problem = sum_samples(x, "forward");
     const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
     const Index count = rounds_.merge(key_of(Pass::forward), local_count, message_, sums_->merge_moments(), problem);
@@ -69,7 +71,7 @@ class BatchNorm::Impl {
     finish_statistics(count, cache);
     fill_cache(BatchNormCache::Mode::train, x, y, count, cache);
     if (count == 0) return;
-    elements_->normalize(x, y, cache, state);
+    elements_->normalize(x, y, residual, cache, state);
     if (options.track_running_stats) {
       const double weight = statistics::weight_of_new_batch(options.momentum, state.num_batches_tracked);
       statistics::update_running_stats({cache.mean.data(), cache.var.data(), count}, weight,
@@ -78,9 +80,9 @@ class BatchNorm::Impl {
     }
   }
 
-  void forward_with_running_stats(const ConstTensorView& x, const TensorView& y, const char* pass,
-                                  BatchNormCache& cache) {
-    throw_if(check_forward(pass, x, y));
+  void forward_with_running_stats(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
+                                  const char* pass, BatchNormCache& cache) {
+    throw_if(check_forward(pass, x, y, residual));
     resize(cache);
     for (std::size_t c = 0; c < cache.mean.size(); ++c) {
       cache.mean[c] = state.running_mean[static_cast<Index>(c)];
@@ -88,29 +90,34 @@ class BatchNorm::Impl {
     }
     statistics::invstd_of(options.num_features, cache.var.data(), options.eps, cache.invstd.data());
     fill_cache(BatchNormCache::Mode::frozen, x, y, x.shape.samples * x.shape.positions, cache);
-    elements_->normalize(x, y, cache, state);
+    elements_->normalize(x, y, residual, cache, state);
   }
 
   /// Eval of a layer without running statistics: those of this rank's own batch, as PyTorch.
-  void forward_with_own_statistics(const ConstTensorView& x, const TensorView& y, BatchNormCache& cache) {
-    throw_if(check_forward("eval forward", x, y));
+  void forward_with_own_statistics(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
+                                   BatchNormCache& cache) {
+    throw_if(check_forward("eval forward", x, y, residual));
     throw_if(sum_samples(x, "eval forward"));
     check_sums("eval forward");
     const Index count = x.shape.samples * x.shape.positions;
     finish_statistics(count, cache);
-    if (count > 0) elements_->normalize(x, y, cache, state);
+    if (count > 0) elements_->normalize(x, y, residual, cache, state);
   }
 
   void backward(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
-                BatchNormGradients* gradients) {
+                const TensorView& dresidual, BatchNormGradients* gradients) {
     const bool wants_parameters = gradients != nullptr && options.affine;
-    std::optional<Problem> problem = layer::check_backward(options, cache, dy, dx, wants_parameters);
+    std::optional<Problem> problem = layer::check_backward(options, {cache, dy, dx, dresidual, wants_parameters});
     if (!problem) problem = state.check(options, "backward");
+    const bool has_relu = options.activation == Activation::relu;
+    const TensorView masked = dresidual.is_none() ? dx : dresidual;
+    const layer::OutputGradient gradient =
+        has_relu ? layer::OutputGradient{dy, cache.y, masked} : layer::OutputGradient{dy, {}, {}};
     if (cache.mode == BatchNormCache::Mode::frozen) {
       throw_if(problem);
-      backward_frozen(cache, dy, dx, wants_parameters ? gradients : nullptr);
+      backward_frozen(cache, gradient, dx, dresidual, wants_parameters ? gradients : nullptr);
     } else {
-      backward_train(cache, dy, dx, wants_parameters ? gradients : nullptr, problem);
+      backward_train(cache, gradient, dx, dresidual, wants_parameters ? gradients : nullptr, problem);
     }
     if (gradients != nullptr && !wants_parameters) *gradients = BatchNormGradients{};
   }
@@ -134,8 +141,9 @@ class BatchNorm::Impl {
     return {static_cast<std::int32_t>(pass), static_cast<std::int32_t>(options.parameter_type), 0};
   }
 
-  std::optional<Problem> check_forward(const char* pass, const ConstTensorView& x, const TensorView& y) const {
-    if (auto problem = layer::check_forward(options, pass, x, y)) return problem;
+  std::optional<Problem> check_forward(const char* pass, const ConstTensorView& x, const TensorView& y,
+                                       const ConstTensorView& residual) const {
+    if (auto problem = layer::check_forward(options, pass, x, y, residual)) return problem;
     return state.check(options, pass);
   }
 
@@ -148,7 +156,7 @@ class BatchNorm::Impl {
   std::optional<Problem> sum_samples(const ConstTensorView& x, const char* pass) {
     return unless_out_of_memory(options, pass, [&] { sums_->add_samples(x, message_.body()); });
   }
-  std::optional<Problem> sum_gradients(const BatchNormCache& cache, const ConstTensorView& dy, const char* pass) {
+  std::optional<Problem> sum_gradients(const BatchNormCache& cache, const layer::OutputGradient& dy, const char* pass) {
     return unless_out_of_memory(options, pass,
                                 [&] { sums_->add_gradients(cache.x, dy, mean_of(cache), message_.body()); });
   }
@@ -184,16 +192,17 @@ class BatchNorm::Impl {
     statistics::invstd_of(options.num_features, cache.var.data(), options.eps, cache.invstd.data());
   }
 
-  static void fill_cache(BatchNormCache::Mode mode, const ConstTensorView& x, const TensorView& y, Index count,
-                         BatchNormCache& cache) {
+  void fill_cache(BatchNormCache::Mode mode, const ConstTensorView& x, const TensorView& y, Index count,
+                  BatchNormCache& cache) const {
     cache.mode = mode;
     cache.x = x;
+    cache.y = options.activation == Activation::none ? ConstTensorView() : ConstTensorView(y);
     cache.x_overwritten = x.data != nullptr && x.data == y.data;
     cache.count = count;
   }
 
-  void backward_train(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
-                      BatchNormGradients* gradients, std::optional<Problem> problem) {
+  void backward_train(const BatchNormCache& cache, const layer::OutputGradient& dy, const TensorView& dx,
+                      const TensorView& dresidual, BatchNormGradients* gradients, std::optional<Problem> problem) {
     if (!problem) problem = sum_gradients(cache, dy, "backward");
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (!problem && local) finish_gradients(*own_);  // before the message turns this rank's sums into global ones
@@ -201,19 +210,30 @@ class BatchNorm::Impl {
 
     check_sums("backward");
     finish_gradients(*global_);
-    elements_->input_gradient(cache, *global_, dy, dx, state);
+    copy_to_residual(dy, dresidual);
+    elements_->input_gradient(cache, *global_, dy.effective(), dx, state);
     if (gradients != nullptr) set_gradients(cache, local ? *own_ : *global_, options.parameter_gradients, *gradients);
   }
 
-  void backward_frozen(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
-                       BatchNormGradients* gradients) {
+  void backward_frozen(const BatchNormCache& cache, const layer::OutputGradient& dy, const TensorView& dx,
+                       const TensorView& dresidual, BatchNormGradients* gradients) {
     if (gradients != nullptr) {  // before dx, which may overwrite dy
       throw_if(sum_gradients(cache, dy, "frozen backward"));
       check_sums("frozen backward");
       finish_gradients(*own_);
       set_gradients(cache, *own_, ParameterGradients::local, *gradients);
+    } else if (dy.is_masked()) {
+      elements_->mask_gradient(dy.dy, dy.y, dy.masked);
     }
-    elements_->frozen_input_gradient(cache, dy, dx, state);
+    copy_to_residual(dy, dresidual);
+    elements_->frozen_input_gradient(cache, dy.effective(), dx, state);
+  }
+
+  /// Without an activation the residual's gradient is dy itself; with one it has been written already.
+  static void copy_to_residual(const layer::OutputGradient& dy, const TensorView& dresidual) {
+    const Index count = dresidual.shape.element_count();
+    if (dy.is_masked() || count == 0 || dresidual.data == dy.dy.data) return;
+    std::memcpy(dresidual.data, dy.dy.data, static_cast<std::size_t>(count * size_of(dy.dy.type)));
   }
 
   void finish_gradients(layer::GradientSums& sums) {
@@ -247,51 +267,52 @@ BatchNorm::~BatchNorm() = default;
 BatchNorm::BatchNorm(BatchNorm&&) noexcept = default;
 BatchNorm& BatchNorm::operator=(BatchNorm&&) noexcept = default;
 
-BatchNormCache BatchNorm::forward_train(ConstTensorView x, TensorView y) {
+BatchNormCache BatchNorm::forward_train(ConstTensorView x, TensorView y, ConstTensorView residual) {
   BatchNormCache cache;
-  impl_->forward_train(x, y, cache);
+  impl_->forward_train(x, y, residual, cache);
   return cache;
 }
 
-void BatchNorm::forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache) {
-  impl_->forward_train(x, y, cache);
+void BatchNorm::forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual) {
+  impl_->forward_train(x, y, residual, cache);
 }
 
-void BatchNorm::forward_eval(ConstTensorView x, TensorView y) const {
+void BatchNorm::forward_eval(ConstTensorView x, TensorView y, ConstTensorView residual) const {
   BatchNormCache unused;
   if (impl_->options.track_running_stats) {
-    impl_->forward_with_running_stats(x, y, "eval forward", unused);
+    impl_->forward_with_running_stats(x, y, residual, "eval forward", unused);
   } else {
-    impl_->forward_with_own_statistics(x, y, unused);
+    impl_->forward_with_own_statistics(x, y, residual, unused);
   }
 }
 
-BatchNormCache BatchNorm::forward_frozen(ConstTensorView x, TensorView y) const {
+BatchNormCache BatchNorm::forward_frozen(ConstTensorView x, TensorView y, ConstTensorView residual) const {
   BatchNormCache cache;
-  forward_frozen(x, y, cache);
+  forward_frozen(x, y, cache, residual);
   return cache;
 }
 
-void BatchNorm::forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache) const {
+void BatchNorm::forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual) const {
   if (!impl_->options.track_running_stats) {
     throw StateError(layer::where(impl_->options, "frozen forward") + " the layer does not track running statistics");
   }
-  impl_->forward_with_running_stats(x, y, "frozen forward", cache);
+  impl_->forward_with_running_stats(x, y, residual, "frozen forward", cache);
 }
 
-BatchNormGradients BatchNorm::backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx) {
+BatchNormGradients BatchNorm::backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx,
+                                       TensorView dresidual) {
   BatchNormGradients gradients;
-  impl_->backward(cache, dy, dx, &gradients);
+  impl_->backward(cache, dy, dx, dresidual, &gradients);
   return gradients;
 }
 
-void BatchNorm::backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx,
-                         BatchNormGradients& gradients) {
-  impl_->backward(cache, dy, dx, &gradients);
+void BatchNorm::backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients,
+                         TensorView dresidual) {
+  impl_->backward(cache, dy, dx, dresidual, &gradients);
 }
 
-void BatchNorm::backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx) {
-  impl_->backward(cache, dy, dx, nullptr);
+void BatchNorm::backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual) {
+  impl_->backward(cache, dy, dx, dresidual, nullptr);
 }
 
 const BatchNormOptions& BatchNorm::options() const noexcept { return impl_->options; }

@@ -43,9 +43,20 @@ inline const void* element_of(const ConstTensorView& x, Index i) {
 }
 inline void* element_of(const TensorView& y, Index i) { return static_cast<std::byte*>(y.data) + i * size_of(y.type); }
 
+inline std::byte* sample_of(const TensorView& x, Index n) {
+  return static_cast<std::byte*>(x.data) + n * x.shape.channels * x.shape.positions * size_of(x.type);
+}
+
 /// Samples [begin, end) of a tensor.
 inline ConstTensorView samples_of(const ConstTensorView& x, Index begin, Index end) {
   ConstTensorView part = x;
+  part.data = sample_of(x, begin);
+  part.shape.samples = end - begin;
+  return part;
+}
+
+inline TensorView samples_of(const TensorView& x, Index begin, Index end) {
+  TensorView part = x;
   part.data = sample_of(x, begin);
   part.shape.samples = end - begin;
   return part;

@@ -17,6 +17,17 @@ struct NonFinite {
   Index channel;
 };
 
+/// dy as the sums take it.
+struct OutputGradient {
+  ConstTensorView dy;
+  ConstTensorView y;  ///< Behind a ReLU: its output; dy counts where y > 0. Else none.
+  TensorView masked;  ///< Then: where the dy that counts is written down; may be dy; none: nowhere.
+
+  bool is_masked() const { return !y.is_none(); }
+  /// What the element pass reads.
+  ConstTensorView effective() const { return is_masked() && !masked.is_none() ? ConstTensorView(masked) : dy; }
+};
+
 /// Per-channel sums over samples, as bytes that ranks can merge. A body is memory of body_bytes(); it belongs to the
 /// layer's message, behind the message's header.
 ///
@@ -35,7 +46,7 @@ class ChannelSums {
   virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) = 0;
 
   /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.
-  virtual void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean,
+  virtual void add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean,
                              std::byte* body) = 0;
   virtual comm::Merge merge_gradients() const = 0;
   virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) = 0;

@@ -132,32 +132,75 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
 }
 
 std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
-                                     const TensorView& y) {
+                                     const TensorView& y, const ConstTensorView& residual) {
   const std::string place = where(options, pass);
   if (auto problem = check_tensor(options, place, "x", x)) return problem;
-  return check_pair(options, place, "x", x, "y", y);
+  if (auto problem = check_pair(options, place, "x", x, "y", y)) return problem;
+  if (residual.is_none()) return std::nullopt;
+  if (auto problem = check_pair(options, place, "x", x, "residual", residual)) return problem;
+  return check_overlap(place, "y", y, "residual", residual);
 }
 
-std::optional<Problem> check_backward(const BatchNormOptions& options, const BatchNormCache& cache,
-                                      const ConstTensorView& dy, const TensorView& dx, bool wants_parameter_gradients) {
-  const std::string place = where(options, "backward");
-  const auto problem = [&](const char* text) { return Problem{ErrorCode::state, place + " " + text}; };
+namespace {
+
+std::optional<Problem> check_cache(const BatchNormOptions& options, const BackwardArguments& arguments) {
+  const BatchNormCache& cache = arguments.cache;
+  const auto problem = [&](const char* text) {
+    return Problem{ErrorCode::state, where(options, "backward") + " " + text};
+  };
   if (cache.mode == BatchNormCache::Mode::none) return problem("the cache is empty: no forward pass filled it");
   if (static_cast<Index>(cache.mean.size()) != options.num_features ||
       static_cast<Index>(cache.mean_lo.size()) != options.num_features ||
       static_cast<Index>(cache.invstd.size()) != options.num_features) {
     return problem("the cache is of a layer with another number of channels");
   }
-  if (cache.x_overwritten && (cache.mode == BatchNormCache::Mode::train || wants_parameter_gradients)) {
+  if (cache.x_overwritten && (cache.mode == BatchNormCache::Mode::train || arguments.wants_parameters)) {
     return problem(
         "x was overwritten by the forward pass (y = x); keep a copy "
         "and point cache.x to it");
   }
-  if (auto found = check_tensor(options, place, "x", cache.x)) return found;
-  if (auto found = check_pair(options, place, "x", cache.x, "dy", dy)) return found;
-  if (dx.is_none()) return std::nullopt;
-  if (auto found = check_pair(options, place, "dy", dy, "dx", dx)) return found;
-  return check_overlap(place, "x", cache.x, "dx", dx);
+  return std::nullopt;
+}
+
+/// Outputs may be dy, but nothing else that is still needed, and not each other.
+std::optional<Problem> check_outputs(const BatchNormOptions& options, const BackwardArguments& arguments) {
+  const std::string place = where(options, "backward");
+  const ConstTensorView& x = arguments.cache.x;
+  const auto is_same = [](const ConstTensorView& a, const ConstTensorView& b) {
+    return a.data == b.data && a.shape.element_count() > 0;
+  };
+  const bool has_relu = options.activation != Activation::none;
+  if (!arguments.dx.is_none()) {
+    if (auto found = check_pair(options, place, "dy", arguments.dy, "dx", arguments.dx)) return found;
+    if (auto found = check_overlap(place, "x", x, "dx", arguments.dx)) return found;
+    if (has_relu && arguments.dresidual.is_none() && is_same(arguments.dx, x)) {
+      return shape_problem(place, "dx is x, but dx takes the masked gradient first; give dresidual, too");
+    }
+  }
+  if (!arguments.dresidual.is_none()) {
+    if (auto found = check_pair(options, place, "dy", arguments.dy, "dresidual", arguments.dresidual)) return found;
+    if (is_same(arguments.dresidual, x)) return shape_problem(place, "dresidual is x, which is still needed");
+    if (is_same(arguments.dresidual, arguments.dx)) return shape_problem(place, "dresidual is dx");
+    if (auto found = check_overlap(place, "x", x, "dresidual", arguments.dresidual)) return found;
+    if (arguments.dx.is_none()) return std::nullopt;
+    return check_overlap(place, "dx", arguments.dx, "dresidual", arguments.dresidual);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Problem> check_backward(const BatchNormOptions& options, const BackwardArguments& arguments) {
+  const std::string place = where(options, "backward");
+  if (auto found = check_cache(options, arguments)) return found;
+  if (auto found = check_tensor(options, place, "x", arguments.cache.x)) return found;
+  if (auto found = check_pair(options, place, "x", arguments.cache.x, "dy", arguments.dy)) return found;
+  if (options.activation != Activation::none) {
+    if (auto found = check_pair(options, place, "dy", arguments.dy, "y", arguments.cache.y)) return found;
+    if (auto found = check_overlap(place, "y", arguments.cache.y, "dx", arguments.dx)) return found;
+    if (auto found = check_overlap(place, "y", arguments.cache.y, "dresidual", arguments.dresidual)) return found;
+  }
+  return check_outputs(options, arguments);
 }
 
 }  // namespace syncbn::layer

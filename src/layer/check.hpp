@@ -17,12 +17,19 @@ std::string where(const BatchNormOptions& options, const char* pass);
 
 std::optional<Problem> check_options(const BatchNormOptions& options);
 
-/// x is a tensor for this layer, and y can take its result.
+/// x is a tensor for this layer, y can take its result, and the residual, if any, fits.
 std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
-                                     const TensorView& y);
+                                     const TensorView& y, const ConstTensorView& residual);
 
-/// The cache is one that backward can use, dy fits its x, and dx (if wanted) can take the result.
-std::optional<Problem> check_backward(const BatchNormOptions& options, const BatchNormCache& cache,
-                                      const ConstTensorView& dy, const TensorView& dx, bool wants_parameter_gradients);
+/// What backward() is called with.
+struct BackwardArguments {
+  const BatchNormCache& cache;
+  ConstTensorView dy;
+  TensorView dx, dresidual;  // none: not wanted
+  bool wants_parameters;
+};
+
+/// The cache is one that backward can use, dy fits its x, and dx and dresidual can take the results.
+std::optional<Problem> check_backward(const BatchNormOptions& options, const BackwardArguments& arguments);
 
 }  // namespace syncbn::layer

@@ -23,7 +23,7 @@ struct Contract {
   std::int32_t parameter_type;
   std::int32_t reduction;
   std::int32_t non_finite;
-  std::int32_t reserved;  // no padding: every byte is defined
+  std::int32_t activation;  // (no padding: every byte is defined)
   std::uint64_t name_hash;
   char name[64];  // its beginning, for the message
 };
@@ -47,6 +47,7 @@ Contract contract_of(const BatchNormOptions& options) {
   contract.parameter_type = static_cast<std::int32_t>(options.parameter_type);
   contract.reduction = static_cast<std::int32_t>(options.reduction);
   contract.non_finite = static_cast<std::int32_t>(options.non_finite);
+  contract.activation = static_cast<std::int32_t>(options.activation);
   contract.name_hash = hash_of(options.name);
   options.name.copy(contract.name, sizeof contract.name - 1);
   return contract;
@@ -73,6 +74,7 @@ std::string first_difference(const Contract& mine, const Contract& of_rank_0) {
       difference("parameter_type", mine.parameter_type, of_rank_0.parameter_type),
       difference("reduction", mine.reduction, of_rank_0.reduction),
       difference("non_finite", mine.non_finite, of_rank_0.non_finite),
+      difference("activation", mine.activation, of_rank_0.activation),
       difference("name", std::string(mine.name), std::string(of_rank_0.name)),
       difference("the hash of name (which begins alike)", mine.name_hash, of_rank_0.name_hash),
   };

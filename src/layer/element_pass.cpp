@@ -33,8 +33,8 @@ void ElementPass::set_scale(const BatchNormCache& statistics, const State& state
   }
 }
 
-void ElementPass::normalize(const ConstTensorView& x, const TensorView& y, const BatchNormCache& statistics,
-                            const State& state) {
+void ElementPass::normalize(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
+                            const BatchNormCache& statistics, const State& state) {
   if (x.shape.element_count() == 0) return;
   set_scale(statistics, state);
   for (Index c = 0; c < options_.num_features; ++c) {
@@ -43,8 +43,10 @@ void ElementPass::normalize(const ConstTensorView& x, const TensorView& y, const
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   for_each_piece(pass_shape_of(x, y), options_.threads, [&](const Piece& piece) {
     const Index c = piece.channel;
-    kernel.normalize(element_of(x, piece.offset), element_of(y, piece.offset), piece.shape,
-                     {mean_of(statistics, c), scale_.data() + c, shift_.data() + c}, {});
+    kernel.normalize(
+        element_of(x, piece.offset), element_of(y, piece.offset), piece.shape,
+        {mean_of(statistics, c), scale_.data() + c, shift_.data() + c},
+        {residual.is_none() ? nullptr : element_of(residual, piece.offset), options_.activation == Activation::relu});
   });
   fill_nan_channels(y, [&](std::size_t c) {
     return std::isnan(statistics.mean[c]) || std::isnan(scale_[c]) || std::isnan(shift_[c]);
@@ -73,6 +75,15 @@ void ElementPass::input_gradient(const BatchNormCache& cache, const GradientSums
   });
   fill_nan_channels(dx, [&](std::size_t c) {
     return std::isnan(scale_[c]) || !std::isfinite(sums.dy[c]) || !std::isfinite(sums.dy_xmu[c]);
+  });
+}
+
+void ElementPass::mask_gradient(const ConstTensorView& dy, const ConstTensorView& y, const TensorView& masked) {
+  if (masked.shape.element_count() == 0) return;
+  const kernels::KernelTable& kernel = kernels::table_for(dy.type);
+  for_each_piece(pass_shape_of(dy, masked), options_.threads, [&](const Piece& piece) {
+    kernel.mask_gradient(element_of(dy, piece.offset), element_of(y, piece.offset), element_of(masked, piece.offset),
+                         piece.shape);
   });
 }
 

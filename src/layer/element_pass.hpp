@@ -25,8 +25,12 @@ class ElementPass {
         slope_(scale_),
         offset_(scale_) {}
 
-  /// y = gamma * (x - mean) * invstd + beta
-  void normalize(const ConstTensorView& x, const TensorView& y, const BatchNormCache& statistics, const State& state);
+  /// y = activation(gamma * (x - mean) * invstd + beta + residual)
+  void normalize(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
+                 const BatchNormCache& statistics, const State& state);
+
+  /// masked = dy where y > 0.
+  void mask_gradient(const ConstTensorView& dy, const ConstTensorView& y, const TensorView& masked);
 
   /// dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) )
   void input_gradient(const BatchNormCache& cache, const GradientSums& sums, const ConstTensorView& dy,

@@ -117,23 +117,36 @@ void FastSums::finish_moments(const std::byte* body, Index count, double* mean, 
   std::fill_n(mean_lo, channels_, 0.0);
 }
 
-void FastSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) {
+void FastSums::add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, std::byte* body) {
   double* total = numbers(body);
   std::fill_n(total, 2 * channels_, 0.0);
   set_offender(channels_, body, {});
   if (x.shape.element_count() == 0) return;
-  const kernels::KernelTable& kernel = kernels::table_for(x.type);
-  if (x.shape.positions == 1) {
-    kernel.gradient_sums(x.data, dy.data, {channels_, x.shape.samples, /*channels_last=*/true}, mean, total,
-                         total + channels_);
+  if (x.shape.positions == 1) {  // the whole shard as one sample with N positions
+    const kernels::SampleShape shape{channels_, x.shape.samples, /*channels_last=*/true};
+    sample_gradient_sums(x, dy, 0, shape, mean, total);
   } else {
     for (Index n = 0; n < x.shape.samples; ++n) {
-      kernel.gradient_sums(sample_of(x, n), sample_of(dy, n), sample_shape_of(x.shape), mean, sample_.data(),
-                           sample_.data() + channels_);
+      sample_gradient_sums(x, dy, n, sample_shape_of(x.shape), mean, sample_.data());
       for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
     }
   }
   note_non_finite(body);
+}
+
+/// sums, (2, C) <- those of sample n, taken to be of `shape`.
+void FastSums::sample_gradient_sums(const ConstTensorView& x, const OutputGradient& dy, Index n,
+                                    kernels::SampleShape shape, kernels::Mean mean, double* sums) {
+  const kernels::KernelTable& kernel = kernels::table_for(x.type);
+  if (!dy.is_masked()) {
+    kernel.gradient_sums(sample_of(x, n), sample_of(dy.dy, n), shape, mean, sums, sums + channels_);
+    return;
+  }
+  const bool is_wanted = !dy.masked.is_none();
+  if (!is_wanted) masked_.resize(static_cast<std::size_t>(shape.channels * shape.positions * size_of(x.type)));
+  kernel.masked_gradient_sums(sample_of(x, n), sample_of(dy.dy, n), sample_of(dy.y, n),
+                              is_wanted ? sample_of(dy.masked, n) : masked_.data(), shape,
+                              is_wanted && pass_shape_of(dy.dy, dy.masked).streams, mean, sums, sums + channels_);
 }
 
 comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; }

@@ -19,7 +19,7 @@ class FastSums final : public ChannelSums {
   void add_samples(const ConstTensorView& x, std::byte* body) override;
   comm::Merge merge_moments() const override;
   void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) override;
-  void add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean, std::byte* body) override;
+  void add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, std::byte* body) override;
   comm::Merge merge_gradients() const override;
   void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) override;
   std::optional<NonFinite> non_finite(const std::byte* body) const override;
@@ -28,12 +28,15 @@ class FastSums final : public ChannelSums {
  private:
   void merge_planes(const ConstTensorView& x, const std::byte* data, kernels::SampleShape shape, Index count_before,
                     double* total);
+  void sample_gradient_sums(const ConstTensorView& x, const OutputGradient& dy, Index n, kernels::SampleShape shape,
+                            kernels::Mean mean, double* sums);
   /// Writes down the first of this rank's sums that is not finite.
   void note_non_finite(std::byte* body) const;
 
   Index channels_;
   int rank_;
-  std::vector<double> sample_;  // one sample's sums, (3, C)
+  std::vector<double> sample_;     // one sample's sums, (3, C)
+  std::vector<std::byte> masked_;  // one sample's masked gradient, if nobody wants to have it
 };
 
 }  // namespace syncbn::layer

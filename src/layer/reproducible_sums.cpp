@@ -58,7 +58,17 @@ void SampleSums::add(const ConstTensorView& x) {
   rows ? add_rows(x) : add_planes(x);
 }
 
-void SampleSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean) {
+void SampleSums::reserve_masked(const TensorShape& shape, DataType type) {
+  const Index samples = shape.positions == 1 ? std::min(kRowsPerBlock, shape.samples) : 1;
+  masked_.resize(static_cast<std::size_t>(samples * shape.channels * shape.positions * size_of(type)));
+}
+
+/// Where the masked gradient of sample n, and of those of its block, is written.
+std::byte* SampleSums::masked_of(const OutputGradient& dy, Index n) {
+  return dy.masked.is_none() ? masked_.data() : sample_of(dy.masked, n);
+}
+
+void SampleSums::add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean) {
   header_->deposits += x.shape.samples;
   x.shape.positions == 1 ? add_gradient_rows(x, dy, mean) : add_gradient_planes(x, dy, mean);
 }
@@ -104,13 +114,18 @@ void SampleSums::add_planes(const ConstTensorView& x) {
   }
 }
 
-void SampleSums::add_gradient_rows(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean) {
+void SampleSums::add_gradient_rows(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const kernels::PairRows pairs = pair_rows(kRowsPerBlock);
   for (Index n = 0; n < x.shape.samples; n += kRowsPerBlock) {
     const Index rows = std::min(kRowsPerBlock, x.shape.samples - n);
     const std::byte* x_block = sample_of(x, n);
-    const std::byte* dy_block = sample_of(dy, n);
+    const std::byte* dy_block = sample_of(dy.dy, n);
+    if (dy.is_masked()) {
+      std::byte* masked = masked_of(dy, n);
+      kernel.mask_gradient(dy_block, sample_of(dy.y, n), masked, {rows, {channels_, 1, true}});
+      dy_block = masked;
+    }
     windows_.deposit(
         [&](auto a, auto b, Index from) {
           return kernel.deposit_gradients(x_block, dy_block, rows, channels_, mean, a, b, from);
@@ -125,14 +140,24 @@ void SampleSums::add_gradient_rows(const ConstTensorView& x, const ConstTensorVi
   }
 }
 
-void SampleSums::add_gradient_planes(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean) {
+void SampleSums::add_gradient_planes(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const Index block = samples_per_block(1);
+  const kernels::SampleShape shape = sample_shape_of(x.shape);
+  const bool streams = dy.is_masked() && !dy.masked.is_none() && pass_shape_of(dy.dy, dy.masked).streams;
   for (Index n = 0; n < x.shape.samples; n += block) {
     const Index samples = std::min(block, x.shape.samples - n);
     for (Index i = 0; i < samples; ++i) {
-      kernel.gradient_sums(sample_of(x, n + i), sample_of(dy, n + i), sample_shape_of(x.shape), mean,
-                           a_.data() + i * channels_, b_.data() + i * channels_);
+      const std::byte* x_sample = sample_of(x, n + i);
+      const std::byte* dy_sample = sample_of(dy.dy, n + i);
+      double* sum_dy = a_.data() + i * channels_;
+      double* sum_dy_xmu = b_.data() + i * channels_;
+      if (dy.is_masked()) {
+        kernel.masked_gradient_sums(x_sample, dy_sample, sample_of(dy.y, n + i), masked_of(dy, n + i), shape, streams,
+                                    mean, sum_dy, sum_dy_xmu);
+      } else {
+        kernel.gradient_sums(x_sample, dy_sample, shape, mean, sum_dy, sum_dy_xmu);
+      }
     }
     deposit_pairs(x, samples);
   }
@@ -175,10 +200,16 @@ void ReproducibleSums::add_samples(const ConstTensorView& x, std::byte* body) {
   add_in_parts(x.shape, body, [&](SampleSums& sums, Range range) { sums.add(samples_of(x, range.begin, range.end)); });
 }
 
-void ReproducibleSums::add_gradients(const ConstTensorView& x, const ConstTensorView& dy, kernels::Mean mean,
+void ReproducibleSums::add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean,
                                      std::byte* body) {
+  if (dy.is_masked() && dy.masked.is_none()) {
+    for (Worker& worker : workers_) worker.sums.reserve_masked(x.shape, x.type);
+  }
   add_in_parts(x.shape, body, [&](SampleSums& sums, Range range) {
-    sums.add_gradients(samples_of(x, range.begin, range.end), samples_of(dy, range.begin, range.end), mean);
+    OutputGradient part{samples_of(dy.dy, range.begin, range.end), {}, {}};
+    if (dy.is_masked()) part.y = samples_of(dy.y, range.begin, range.end);
+    if (!dy.masked.is_none()) part.masked = samples_of(dy.masked, range.begin, range.end);
+    sums.add_gradients(samples_of(x, range.begin, range.end), part, mean);
   });
 }
 
