@@ -93,6 +93,14 @@ class BatchNorm::Impl {
     elements_->normalize(x, y, residual, cache, state);
   }
 
+  void forward_eval(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual) {
+    if (options.track_running_stats) {
+      forward_with_running_stats(x, y, residual, "eval forward", eval_cache_);
+    } else {
+      forward_with_own_statistics(x, y, residual, eval_cache_);
+    }
+  }
+
   /// Eval of a layer without running statistics: those of this rank's own batch, as PyTorch.
   void forward_with_own_statistics(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
                                    BatchNormCache& cache) {
@@ -258,6 +266,7 @@ class BatchNorm::Impl {
   comm::Message message_;
   std::optional<layer::GradientSums> own_, global_;  // over this rank's samples, over the batch
   std::optional<layer::ElementPass> elements_;
+  BatchNormCache eval_cache_;  // kept for its storage
 };
 
 BatchNorm::BatchNorm(const BatchNormOptions& options) : BatchNorm(options, Communicator()) {}
@@ -278,12 +287,7 @@ void BatchNorm::forward_train(ConstTensorView x, TensorView y, BatchNormCache& c
 }
 
 void BatchNorm::forward_eval(ConstTensorView x, TensorView y, ConstTensorView residual) const {
-  BatchNormCache unused;
-  if (impl_->options.track_running_stats) {
-    impl_->forward_with_running_stats(x, y, residual, "eval forward", unused);
-  } else {
-    impl_->forward_with_own_statistics(x, y, residual, unused);
-  }
+  impl_->forward_eval(x, y, residual);
 }
 
 BatchNormCache BatchNorm::forward_frozen(ConstTensorView x, TensorView y, ConstTensorView residual) const {

@@ -13,8 +13,14 @@ constexpr Index kMostFeatures =
     Index{1} << 24;  // 2^24 channels of five bins are a message of 1.4 GB; MPI counts to 2^31
 constexpr int kMostThreads = 1024;
 
-std::optional<Problem> shape_problem(const std::string& where, const std::string& text) {
-  return Problem{ErrorCode::shape, where + " " + text};
+/// Where a check is made; put into words only if it fails, because a step that goes well allocates nothing.
+struct Place {
+  const BatchNormOptions& options;
+  const char* pass;
+};
+
+std::optional<Problem> shape_problem(const Place& place, const std::string& text) {
+  return Problem{ErrorCode::shape, where(place.options, place.pass) + " " + text};
 }
 
 std::string text_of(const TensorShape& shape) {
@@ -40,22 +46,22 @@ const char* text_of(ShapeDefect defect) {
 }
 
 /// One tensor by itself. No tensor at all is fine: a shard without samples.
-std::optional<Problem> check_tensor(const BatchNormOptions& options, const std::string& where, const char* name,
-                                    const ConstTensorView& tensor) {
+std::optional<Problem> check_tensor(const Place& place, const char* name, const ConstTensorView& tensor) {
+  const BatchNormOptions& options = place.options;
   if (tensor.shape.defect != ShapeDefect::none) {
-    return shape_problem(where, std::string(name) + " " + text_of(tensor.shape.defect));
+    return shape_problem(place, std::string(name) + " " + text_of(tensor.shape.defect));
   }
   if (tensor.is_none()) return std::nullopt;
   if (tensor.shape.channels != options.num_features) {
-    return shape_problem(where, std::string(name) + " has " + std::to_string(tensor.shape.channels) +
+    return shape_problem(place, std::string(name) + " has " + std::to_string(tensor.shape.channels) +
                                     " channels, num_features is " + std::to_string(options.num_features));
   }
   if (tensor.type != options.parameter_type) {
-    return shape_problem(where, std::string(name) + " is " + name_of(tensor.type) + ", the layer's parameters are " +
+    return shape_problem(place, std::string(name) + " is " + name_of(tensor.type) + ", the layer's parameters are " +
                                     name_of(options.parameter_type));
   }
   if (tensor.data == nullptr && tensor.shape.element_count() > 0) {
-    return shape_problem(where, std::string(name) + " has " + std::to_string(tensor.shape.element_count()) +
+    return shape_problem(place, std::string(name) + " has " + std::to_string(tensor.shape.element_count()) +
                                     " elements, its pointer is null");
   }
   return std::nullopt;
@@ -66,35 +72,35 @@ bool both_empty(const ConstTensorView& a, const ConstTensorView& b) {
 }
 
 /// b must have the shape, layout and type of a.
-std::optional<Problem> check_same(const std::string& where, const char* name_a, const ConstTensorView& a,
-                                  const char* name_b, const ConstTensorView& b) {
+std::optional<Problem> check_same(const Place& place, const char* name_a, const ConstTensorView& a, const char* name_b,
+                                  const ConstTensorView& b) {
   if (both_empty(a, b)) return std::nullopt;
   if (a.shape != b.shape || a.type != b.type) {
-    return shape_problem(where, std::string(name_b) + " is " + name_of(b.type) + " " + text_of(b.shape) + ", " +
+    return shape_problem(place, std::string(name_b) + " is " + name_of(b.type) + " " + text_of(b.shape) + ", " +
                                     name_a + " is " + name_of(a.type) + " " + text_of(a.shape));
   }
   return std::nullopt;
 }
 
 /// Two tensors of one shape either share all their memory or none.
-std::optional<Problem> check_overlap(const std::string& where, const char* name_a, const ConstTensorView& a,
+std::optional<Problem> check_overlap(const Place& place, const char* name_a, const ConstTensorView& a,
                                      const char* name_b, const ConstTensorView& b) {
   const auto begin_a = reinterpret_cast<std::uintptr_t>(a.data);
   const auto begin_b = reinterpret_cast<std::uintptr_t>(b.data);
   const auto bytes = static_cast<std::uintptr_t>(a.shape.element_count() * size_of(a.type));
   if (bytes == 0 || begin_a == begin_b) return std::nullopt;
   if (begin_a < begin_b + bytes && begin_b < begin_a + bytes) {
-    return shape_problem(where,
+    return shape_problem(place,
                          std::string(name_b) + " overlaps " + name_a + " in part; it must be the same memory or apart");
   }
   return std::nullopt;
 }
 
-std::optional<Problem> check_pair(const BatchNormOptions& options, const std::string& where, const char* name_a,
-                                  const ConstTensorView& a, const char* name_b, const ConstTensorView& b) {
-  if (auto problem = check_tensor(options, where, name_b, b)) return problem;
-  if (auto problem = check_same(where, name_a, a, name_b, b)) return problem;
-  return check_overlap(where, name_a, a, name_b, b);
+std::optional<Problem> check_pair(const Place& place, const char* name_a, const ConstTensorView& a, const char* name_b,
+                                  const ConstTensorView& b) {
+  if (auto problem = check_tensor(place, name_b, b)) return problem;
+  if (auto problem = check_same(place, name_a, a, name_b, b)) return problem;
+  return check_overlap(place, name_a, a, name_b, b);
 }
 
 }  // namespace
@@ -133,11 +139,11 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
 
 std::optional<Problem> check_forward(const BatchNormOptions& options, const char* pass, const ConstTensorView& x,
                                      const TensorView& y, const ConstTensorView& residual) {
-  const std::string place = where(options, pass);
-  if (auto problem = check_tensor(options, place, "x", x)) return problem;
-  if (auto problem = check_pair(options, place, "x", x, "y", y)) return problem;
+  const Place place{options, pass};
+  if (auto problem = check_tensor(place, "x", x)) return problem;
+  if (auto problem = check_pair(place, "x", x, "y", y)) return problem;
   if (residual.is_none()) return std::nullopt;
-  if (auto problem = check_pair(options, place, "x", x, "residual", residual)) return problem;
+  if (auto problem = check_pair(place, "x", x, "residual", residual)) return problem;
   return check_overlap(place, "y", y, "residual", residual);
 }
 
@@ -164,21 +170,21 @@ std::optional<Problem> check_cache(const BatchNormOptions& options, const Backwa
 
 /// Outputs may be dy, but nothing else that is still needed, and not each other.
 std::optional<Problem> check_outputs(const BatchNormOptions& options, const BackwardArguments& arguments) {
-  const std::string place = where(options, "backward");
+  const Place place{options, "backward"};
   const ConstTensorView& x = arguments.cache.x;
   const auto is_same = [](const ConstTensorView& a, const ConstTensorView& b) {
     return a.data == b.data && a.shape.element_count() > 0;
   };
   const bool has_relu = options.activation != Activation::none;
   if (!arguments.dx.is_none()) {
-    if (auto found = check_pair(options, place, "dy", arguments.dy, "dx", arguments.dx)) return found;
+    if (auto found = check_pair(place, "dy", arguments.dy, "dx", arguments.dx)) return found;
     if (auto found = check_overlap(place, "x", x, "dx", arguments.dx)) return found;
     if (has_relu && arguments.dresidual.is_none() && is_same(arguments.dx, x)) {
       return shape_problem(place, "dx is x, but dx takes the masked gradient first; give dresidual, too");
     }
   }
   if (!arguments.dresidual.is_none()) {
-    if (auto found = check_pair(options, place, "dy", arguments.dy, "dresidual", arguments.dresidual)) return found;
+    if (auto found = check_pair(place, "dy", arguments.dy, "dresidual", arguments.dresidual)) return found;
     if (is_same(arguments.dresidual, x)) return shape_problem(place, "dresidual is x, which is still needed");
     if (is_same(arguments.dresidual, arguments.dx)) return shape_problem(place, "dresidual is dx");
     if (auto found = check_overlap(place, "x", x, "dresidual", arguments.dresidual)) return found;
@@ -191,12 +197,12 @@ std::optional<Problem> check_outputs(const BatchNormOptions& options, const Back
 }  // namespace
 
 std::optional<Problem> check_backward(const BatchNormOptions& options, const BackwardArguments& arguments) {
-  const std::string place = where(options, "backward");
+  const Place place{options, "backward"};
   if (auto found = check_cache(options, arguments)) return found;
-  if (auto found = check_tensor(options, place, "x", arguments.cache.x)) return found;
-  if (auto found = check_pair(options, place, "x", arguments.cache.x, "dy", arguments.dy)) return found;
+  if (auto found = check_tensor(place, "x", arguments.cache.x)) return found;
+  if (auto found = check_pair(place, "x", arguments.cache.x, "dy", arguments.dy)) return found;
   if (options.activation != Activation::none) {
-    if (auto found = check_pair(options, place, "dy", arguments.dy, "y", arguments.cache.y)) return found;
+    if (auto found = check_pair(place, "dy", arguments.dy, "y", arguments.cache.y)) return found;
     if (auto found = check_overlap(place, "y", arguments.cache.y, "dx", arguments.dx)) return found;
     if (auto found = check_overlap(place, "y", arguments.cache.y, "dresidual", arguments.dresidual)) return found;
   }
