@@ -3,12 +3,18 @@
 #pragma once
 
 #include "kernels/kernels.hpp"
+#include "layer/channel_sums.hpp"
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn::layer {
 
 inline kernels::SampleShape sample_shape_of(const TensorShape& shape) {
   return {shape.channels, shape.positions, shape.layout == Layout::channels_last};
+}
+
+/// Some channels of a sample.
+inline kernels::SampleShape sample_shape_of(const TensorShape& shape, ChannelRange range) {
+  return {range.end - range.begin, shape.positions, shape.layout == Layout::channels_last, shape.channels};
 }
 
 inline kernels::BlockShape block_shape_of(const TensorShape& shape) { return {shape.samples, sample_shape_of(shape)}; }
@@ -45,6 +51,13 @@ inline void* element_of(const TensorView& y, Index i) { return static_cast<std::
 
 inline std::byte* sample_of(const TensorView& x, Index n) {
   return static_cast<std::byte*>(x.data) + n * x.shape.channels * x.shape.positions * size_of(x.type);
+}
+
+/// Channel c of sample n, where its first element is.
+template <class View>
+auto channels_of(const View& x, Index n, Index c) {
+  const bool is_row_major = x.shape.layout == Layout::channels_last || x.shape.positions == 1;
+  return sample_of(x, n) + (is_row_major ? c : c * x.shape.positions) * size_of(x.type);
 }
 
 /// Samples [begin, end) of a tensor.

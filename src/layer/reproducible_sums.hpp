@@ -4,38 +4,11 @@
 
 #include <vector>
 
-#include "layer/bin_windows.hpp"
+#include "layer/bin_finish.hpp"
 #include "layer/channel_sums.hpp"
+#include "layer/sample_sums.hpp"
 
 namespace syncbn::layer {
-
-/// Sums a range of samples into one block of accumulators: one thread's share.
-class SampleSums {
- public:
-  /// Starts on an empty `block` of 2C accumulators.
-  void start(std::byte* block, Index channels, DataType type, int rank);
-  void add(const ConstTensorView& x);
-  void add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean);
-  /// Room for one masked gradient that nobody wants to have: of a sample of S > 1 or a block of rows.
-  void reserve_masked(const TensorShape& shape, DataType type);
-
- private:
-  void add_rows(const ConstTensorView& x);    // S = 1
-  void add_planes(const ConstTensorView& x);  // S > 1
-  void add_gradient_rows(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean);
-  void add_gradient_planes(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean);
-  std::byte* masked_of(const OutputGradient& dy, Index n);
-  void deposit_pairs(const ConstTensorView& x, Index rows);
-  Index samples_per_block(Index rows_per_sample) const;
-  kernels::PairRows pair_rows(Index rows) const;
-
-  Index channels_ = 0;
-  statistics::BinsHeader* header_ = nullptr;
-  BinWindows windows_;
-  std::vector<double> planes_;  // (3, C): one sample's plane sums
-  std::vector<double> a_, b_;   // (rows, C): pairs of a block of samples
-  std::vector<std::byte> masked_;
-};
 
 /// Body: a block of 2C binned accumulators, sum(x) and sum(x^2) or sum(dy) and sum(dy*(x-mean)). What a sample
 /// contributes is a function of the sample alone, and the block of the set of contributions alone
@@ -54,23 +27,29 @@ class ReproducibleSums final : public ChannelSums {
   std::optional<NonFinite> non_finite(const std::byte* body) const override;
   bool has_overflowed(const std::byte* body) const override;
 
+  bool takes_channel_ranges(const TensorShape& shape) const override;
+  void reserve_channels(const TensorShape& shape, DataType type, Index width, bool masks) override;
+  void moments_of(const ConstTensorView& x, ChannelRange range, Index worker, Index count, double* mean,
+                  double* mean_lo, double* var) override;
+  void gradients_of(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, ChannelRange range,
+                    Index worker, double* sum_dy, double* sum_dy_xmu) override;
+
  private:
   template <class Add>
   void add_in_parts(const TensorShape& shape, std::byte* body, const Add& add);
 
-  const double* units_of(const statistics::BinsView& sums);
-
   struct Worker {
     SampleSums sums;
-    std::vector<std::uint64_t> block;  // the first worker's is the body itself
+    BinFinish finish;
+    std::vector<std::uint64_t> block;  // of its samples (the first worker's are in the body itself) or of its channels
   };
+  std::byte* start_range(Worker& worker, const TensorShape& shape, ChannelRange range);
 
   Index channels_;
   int bins_;
   DataType type_;
   int rank_;
   std::vector<Worker> workers_;  // one a thread
-  std::vector<double> units_;    // (2C)
 };
 
 }  // namespace syncbn::layer
