@@ -20,8 +20,11 @@ class ChannelVector {
   Index size() const noexcept { return static_cast<Index>(type_ == DataType::f64 ? f64_.size() : f32_.size()); }
   DataType type() const noexcept { return type_; }
 
-  /// Makes it `size` times `value`. Keeps the storage if it is large enough.
+  /// Makes it `size` times `value`. Keeps the storage if it is large enough. Throws OptionError for bf16 and f16.
   void assign(DataType type, Index size, double value) {
+    if (type != parameter_type_for(type)) {
+      throw OptionError(std::string("[ChannelVector] type is ") + name_of(type) + ", it must be f32 or f64");
+    }
     type_ = type;
     f32_.assign(type == DataType::f64 ? 0 : static_cast<std::size_t>(size), static_cast<float>(value));
     f64_.assign(type == DataType::f64 ? static_cast<std::size_t>(size) : 0, value);

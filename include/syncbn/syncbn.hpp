@@ -6,6 +6,7 @@
 #include "syncbn/channel_vector.hpp"
 #include "syncbn/communicator.hpp"
 #include "syncbn/error.hpp"
+#include "syncbn/half.hpp"
 #include "syncbn/options.hpp"
 #include "syncbn/reproducible_sum.hpp"
 #include "syncbn/tensor_view.hpp"

@@ -7,17 +7,48 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "syncbn/half.hpp"
+
 namespace syncbn {
 
 using Index = std::int64_t;  ///< Extents and element counts.
 
-enum class DataType : std::int32_t { f32 = 0, f64 = 1 };
+/// Element types. bf16 and f16 are of tensors only: what belongs to channels is f32 or f64.
+enum class DataType : std::int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
 /// Bytes of one element.
-constexpr Index size_of(DataType type) noexcept { return type == DataType::f64 ? 8 : 4; }
+constexpr Index size_of(DataType type) noexcept {
+  switch (type) {
+    case DataType::f64:
+      return 8;
+    case DataType::bf16:
+    case DataType::f16:
+      return 2;
+    case DataType::f32:
+      break;
+  }
+  return 4;
+}
 
-/// "f32", "f64": for messages.
-constexpr const char* name_of(DataType type) noexcept { return type == DataType::f64 ? "f64" : "f32"; }
+/// "f32", "f64", "bf16", "f16": for messages.
+constexpr const char* name_of(DataType type) noexcept {
+  switch (type) {
+    case DataType::f64:
+      return "f64";
+    case DataType::bf16:
+      return "bf16";
+    case DataType::f16:
+      return "f16";
+    case DataType::f32:
+      break;
+  }
+  return "f32";
+}
+
+/// The type of gamma, beta, running statistics and parameter gradients for tensors of `type`: f64 for f64, else f32.
+constexpr DataType parameter_type_for(DataType type) noexcept {
+  return type == DataType::f64 ? DataType::f64 : DataType::f32;
+}
 
 /// The DataType of a C++ element type.
 template <class T>
@@ -26,6 +57,10 @@ template <>
 struct DataTypeOf<float> : std::integral_constant<DataType, DataType::f32> {};
 template <>
 struct DataTypeOf<double> : std::integral_constant<DataType, DataType::f64> {};
+template <>
+struct DataTypeOf<bfloat16> : std::integral_constant<DataType, DataType::bf16> {};
+template <>
+struct DataTypeOf<float16> : std::integral_constant<DataType, DataType::f16> {};
 
 /// Where the channel axis is: (N, C, *spatial) or (N, *spatial, C). The same thing for (N, C).
 enum class Layout : std::int32_t { channels_first = 0, channels_last = 1 };
