@@ -41,7 +41,9 @@ bool holds_with(const char* value, const std::function<bool()>& claim) {
 bool has_chosen(Isa isa, bool is_valid) {
   return chosen_isa().isa == isa && chosen_isa().is_valid == is_valid &&
          &table_for(DataType::f32) == table_for(DataType::f32, isa) &&
-         &table_for(DataType::f64) == table_for(DataType::f64, isa);
+         &table_for(DataType::f64) == table_for(DataType::f64, isa) &&
+         &table_for(DataType::bf16) == table_for(DataType::bf16, isa) &&
+         &table_for(DataType::f16) == table_for(DataType::f16, isa);
 }
 
 TEST(Dispatch, TakesTheBestByDefault) {
@@ -67,7 +69,7 @@ TEST(Dispatch, SaysThatAnUnknownNameIsInvalid) {
 
 TEST(Dispatch, TablesAreCompleteAndDiffer) {
   for (const Isa isa : kIsas) {
-    for (const DataType type : {DataType::f32, DataType::f64}) {
+    for (const DataType type : {DataType::f32, DataType::f64, DataType::bf16, DataType::f16}) {
       const kernels::KernelTable* table = table_for(type, isa);
       ASSERT_EQ(table != nullptr, exists(isa)) << "one type has it, the other not";
       if (table == nullptr) continue;
@@ -75,7 +77,7 @@ TEST(Dispatch, TablesAreCompleteAndDiffer) {
                   table->deposit_gradients && table->expand_values && table->expand_gradients && table->normalize &&
                   table->input_gradient && table->scale && table->mask_gradient && table->masked_gradient_sums)
           << name_of(isa);
-      EXPECT_EQ(table->deposit_values != nullptr, type == DataType::f32);
+      EXPECT_EQ(table->deposit_values != nullptr, type != DataType::f64);
       EXPECT_EQ(table->normalize == table_for(type, Isa::scalar)->normalize, isa == Isa::scalar);
     }
   }

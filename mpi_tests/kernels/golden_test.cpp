@@ -42,7 +42,7 @@ class Golden : public Twin<T> {
     if (!::testing::Test::HasFatalFailure()) this->for_each_isa(body);
   }
 };
-TYPED_TEST_SUITE(Golden, ElementTypes);
+TYPED_TEST_SUITE(Golden, WideTypes);
 
 /// Orders in which lanes can be summed.
 enum class Tree { halves, neighbours, in_order };

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "kernels/kernels.hpp"
+#include "support/half_limits.hpp"
 
 namespace syncbn::testing {
 
@@ -61,30 +62,22 @@ inline constexpr Kind kAllKinds[] = {Kind::ordinary, Kind::large_mean, Kind::spe
 template <class T>
 T special_value(Random& random) {
   using Limits = std::numeric_limits<T>;
-  const T values[] = {T(0),
-                      -T(0),
-                      Limits::denorm_min(),
-                      -Limits::denorm_min(),
-                      Limits::min(),
-                      -Limits::min(),
-                      Limits::max(),
-                      -Limits::max(),
-                      Limits::infinity(),
-                      -Limits::infinity(),
-                      Limits::quiet_NaN(),
-                      T(1),
-                      T(-1),
-                      Limits::max() / 4,
-                      Limits::min() / 8,
-                      Limits::epsilon()};
-  return values[random() % std::size(values)];
+  const auto most = static_cast<double>(Limits::max());
+  const auto least = static_cast<double>(Limits::min());
+  const auto tiny = static_cast<double>(Limits::denorm_min());
+  const auto infinity = static_cast<double>(Limits::infinity());
+  const double values[] = {0.0,      -0.0,      tiny,      -tiny,
+                           least,    -least,    most,      -most,
+                           infinity, -infinity, 1.0,       std::numeric_limits<double>::quiet_NaN(),
+                           -1.0,     most / 4,  least / 8, static_cast<double>(Limits::epsilon())};
+  return static_cast<T>(values[random() % std::size(values)]);
 }
 
 template <class T>
 void fill(Guarded<T>& data, Kind kind, Random& random) {
   std::normal_distribution<double> noise(0.0, 1.0);
   for (T& value : data) {
-    const double mean = kind == Kind::large_mean ? 1e6 : 0.0;
+    const double mean = kind != Kind::large_mean ? 0.0 : kIsHalf<T> ? 1e3 : 1e6;
     value = static_cast<T>(mean + noise(random));
     if (kind == Kind::special && random() % 6 == 0) value = special_value<T>(random);
   }
@@ -94,7 +87,7 @@ void fill(Guarded<T>& data, Kind kind, Random& random) {
 /// is not fixed by IEEE 754.
 template <class T>
 bool same_bits(T a, T b) {
-  return (std::isnan(a) && std::isnan(b)) || std::memcmp(&a, &b, sizeof a) == 0;
+  return (is_nan(a) && is_nan(b)) || std::memcmp(&a, &b, sizeof a) == 0;
 }
 
 template <class T>
@@ -137,7 +130,8 @@ class Twin : public ::testing::Test {
     }
   }
 };
-using ElementTypes = ::testing::Types<float, double>;
+using ElementTypes = ::testing::Types<float, double, bfloat16, float16>;
+using WideTypes = ::testing::Types<float, double>;  // for tests that calculate in T
 
 inline std::string text_of(kernels::BlockShape shape) {
   return "N " + std::to_string(shape.samples) + " C " + std::to_string(shape.sample.channels) + " S " +

@@ -24,7 +24,7 @@ class PlainKernels : public ::testing::Test {
  protected:
   const KernelTable& table() const { return *kernels::table_for(DataTypeOf<T>::value, kernels::Isa::scalar); }
 };
-TYPED_TEST_SUITE(PlainKernels, ElementTypes);
+TYPED_TEST_SUITE(PlainKernels, WideTypes);
 
 /// Where element (n, c, s) of a block stands.
 Index offset_of(BlockShape shape, Index n, Index c, Index s) {

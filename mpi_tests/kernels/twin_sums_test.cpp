@@ -126,7 +126,7 @@ TYPED_TEST(TwinSums, OfNegativeZeros) {
   this->for_each_isa([&](const KernelTable& table) {
     for_each_shape(1, [&](kernels::BlockShape shape) {
       Guarded<TypeParam> x(element_count(shape));
-      for (TypeParam& value : x) value = -TypeParam(0);
+      for (TypeParam& value : x) value = TypeParam(-0.0);
       Planes wanted(shape.sample.channels);
       Planes got(shape.sample.channels);
       this->plain().plane_sums(x.data(), shape.sample, wanted.view());

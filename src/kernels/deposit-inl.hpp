@@ -140,7 +140,7 @@ struct VectorValues {
   }
 };
 
-/// f32 values of ordinary size, deposited with fewer operations: x and x^2 of one vector of channels.
+/// Values of ordinary size that f32 holds, deposited with fewer operations: x and x^2 of one vector of channels.
 ///
 /// With t the top bin and R_j(v) = v rounded to a multiple of u_j, the slices down to bin j add up to R_j(v), whatever
 /// the way there. So R_t and R_{t-1} are summed, each from one addition to a magic number, and the second bin is the
@@ -247,14 +247,15 @@ struct OrdinaryValues {
   }
 };
 
-/// One full strip of f32 values, or nothing if they are not all ordinary.
-HWY_INLINE bool deposit_ordinary_strip(const float* x, Index rows, Index channels, Index channel, const BinColumns& a,
+/// One full strip of values, not f64, or nothing if they are not all ordinary.
+template <class T>
+HWY_INLINE bool deposit_ordinary_strip(const T* x, Index rows, Index channels, Index channel, const BinColumns& a,
                                        const BinColumns& b) {
   alignas(64) std::int64_t waiting_a[3][kStrip], waiting_b[3][kStrip];
   for (Index v = 0; v < kStrip; v += kWidth) {
     OrdinaryValues values(a, b, channel + v);
     if (!values.is_eligible) return false;
-    const float* p = x + channel + v;
+    const T* p = x + channel + v;
     for (Index r = 0; r < rows; ++r) values.add(load(p + r * channels));
     if (!values.all_fit()) return false;
     values.slices(rows, waiting_a[0] + v, waiting_b[0] + v);
@@ -264,9 +265,10 @@ HWY_INLINE bool deposit_ordinary_strip(const float* x, Index rows, Index channel
   return true;
 }
 
-inline Index deposit_values(const void* x_data, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
-  const float* x = static_cast<const float*>(x_data);
-  const VectorValues<float> vector_load{x, channels};
+template <class T>
+Index deposit_values(const void* x_data, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
+  const T* x = static_cast<const T*>(x_data);
+  const VectorValues<T> vector_load{x, channels};
   Index extraordinary = 0;
   Index c = from;
   for (; c + kStrip <= channels; c += kStrip) {
@@ -276,7 +278,7 @@ inline Index deposit_values(const void* x_data, Index rows, Index channels, BinC
     extraordinary += try_ordinary ? 1 : 0;
     if (!deposit_full_strip<3>(rows, c, a, b, vector_load)) return c;
   }
-  if (c < channels && !deposit_strip<3>(rows, c, channels - c, a, b, LoadSquares<float>{x, channels})) return c;
+  if (c < channels && !deposit_strip<3>(rows, c, channels - c, a, b, LoadSquares<T>{x, channels})) return c;
   return channels;
 }
 

@@ -5,6 +5,8 @@
 // To that end all paths do the same IEEE operations: widening to double, addition, subtraction, multiplication, fma
 // (std::fma where there are no vectors), one rounding back. The passes wait for memory or for the conversions, so
 // arithmetic in double costs little, and an f32 output is within one rounding of its formula for any mean/sigma.
+// bf16 and f16 are f32 to the kernels as soon as they are read and until they are written: what is said of f32 here holds
+// for them.
 #pragma once
 
 #include "syncbn/tensor_view.hpp"

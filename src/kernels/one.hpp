@@ -23,6 +23,13 @@ void write(T* p, T value) {
   std::memcpy(p, &value, sizeof value);
 }
 
+/// 16-bit elements are floats as soon as they are read, exactly, and until they are written. So what is written is the
+/// result in double, rounded to float, rounded to 16 bits; the second rounding is by far the larger one.
+inline float read(const bfloat16* p) { return static_cast<float>(read<bfloat16>(p)); }
+inline float read(const float16* p) { return static_cast<float>(read<float16>(p)); }
+inline void write(bfloat16* p, float value) { write<bfloat16>(p, bfloat16(value)); }
+inline void write(float16* p, float value) { write<float16>(p, float16(value)); }
+
 /// x - mean. Data narrower than f64 are widened, so the mean's low part is beyond their reach.
 template <class T>
 double centred(T x, double mean, double mean_lo) {

@@ -113,8 +113,9 @@ Index deposit_pairs(PairRows rows, BinColumns a, BinColumns b, Index from) {
   return deposit_rows<K>(rows.rows, rows.channels, a, b, from, LoadPairs{rows});
 }
 
+template <class T>
 Index deposit_values(const void* x, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
-  return deposit_rows<3>(rows, channels, a, b, from, LoadSquares<float>{static_cast<const float*>(x), channels});
+  return deposit_rows<3>(rows, channels, a, b, from, LoadSquares<T>{static_cast<const T*>(x), channels});
 }
 
 template <class T>
@@ -238,7 +239,7 @@ constexpr KernelTable kPlain = {plane_sums<T>,
                                 gradient_sums<T>,
                                 masked_gradient_sums<T>,
                                 deposit_pairs<bins_for(DataTypeOf<T>::value)>,
-                                std::is_same_v<T, float> ? deposit_values : nullptr,
+                                std::is_same_v<T, double> ? nullptr : deposit_values<T>,
                                 deposit_gradients<T>,
                                 expand_values<T>,
                                 expand_gradients<T>,
@@ -254,6 +255,18 @@ constexpr KernelTable kPlain = {plane_sums<T>,
 
 }  // namespace
 
-const KernelTable& plain_table(DataType type) { return type == DataType::f64 ? kPlain<double> : kPlain<float>; }
+const KernelTable& plain_table(DataType type) {
+  switch (type) {
+    case DataType::f64:
+      return kPlain<double>;
+    case DataType::bf16:
+      return kPlain<bfloat16>;
+    case DataType::f16:
+      return kPlain<float16>;
+    case DataType::f32:
+      break;
+  }
+  return kPlain<float>;
+}
 
 }  // namespace syncbn::kernels

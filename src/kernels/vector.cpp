@@ -9,6 +9,10 @@
 #include "hwy/highway.h"
 #include "kernels/tables.hpp"
 
+#if HWY_ARCH_X86
+#include <cpuid.h>
+#endif
+
 // A processor without vectors of doubles has the plain kernels.
 #if HWY_TARGET != HWY_SCALAR
 #include "kernels/deposit-inl.hpp"
@@ -22,21 +26,21 @@ namespace HWY_NAMESPACE {
 
 template <class T>
 const KernelTable* table() {
-  constexpr bool is_f32 = std::is_same_v<T, float>;
+  constexpr bool is_f64 = std::is_same_v<T, double>;
   static const KernelTable filled = {plane_sums<T>,
-                                     is_f32 ? moment_pair_rows : plain_table(DataType::f64).moment_rows,
+                                     is_f64 ? plain_table(DataType::f64).moment_rows : moment_pair_rows,
                                      gradient_sums<T>,
                                      masked_gradient_sums<T>,
                                      deposit_pairs<bins_for(DataTypeOf<T>::value)>,
-                                     is_f32 ? deposit_values : nullptr,
+                                     is_f64 ? nullptr : deposit_values<T>,
                                      deposit_gradients<T>,
                                      plain_table(DataTypeOf<T>::value).expand_values,
                                      plain_table(DataTypeOf<T>::value).expand_gradients,
                                      pair_extremes,
                                      value_extremes<T>,
                                      gradient_extremes<T>,
-                                     is_f32 ? finish_moments : nullptr,
-                                     is_f32 ? finish_sums : nullptr,
+                                     is_f64 ? nullptr : finish_moments,
+                                     is_f64 ? nullptr : finish_sums,
                                      normalize<T>,
                                      input_gradient<T>,
                                      scale_by_channel<T>,
@@ -44,7 +48,19 @@ const KernelTable* table() {
   return &filled;
 }
 
-const KernelTable* table_of(DataType type) { return type == DataType::f64 ? table<double>() : table<float>(); }
+const KernelTable* table_of(DataType type) {
+  switch (type) {
+    case DataType::f64:
+      return table<double>();
+    case DataType::bf16:
+      return table<bfloat16>();
+    case DataType::f16:
+      return table<float16>();
+    case DataType::f32:
+      break;
+  }
+  return table<float>();
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace syncbn::kernels
@@ -57,9 +73,13 @@ namespace {
 
 // Asked of the compiler's own run-time support, so that the library needs Highway's headers alone.
 #if HWY_ARCH_X86
+bool has_f16c() {  // which clang 14 has no name for
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2");
+         __builtin_cpu_supports("bmi2") && has_f16c();
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&

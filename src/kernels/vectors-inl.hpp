@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Highway vocabulary for the kernels: vectors of doubles filled from f32 or f64 memory. Included once per target.
+// Highway vocabulary for the kernels: vectors of doubles filled from memory of any element type. Included once per target.
 #if defined(SYNCBN_KERNELS_VECTORS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef SYNCBN_KERNELS_VECTORS_INL
 #undef SYNCBN_KERNELS_VECTORS_INL
@@ -12,6 +12,7 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/kernels.hpp"
+#include "kernels/one.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
@@ -39,6 +40,81 @@ HWY_INLINE void store(Vector v, float* p) {
   hn::StoreU(hn::DemoteTo(d, v), d, p);
 }
 
+#if HWY_ARCH_X86
+/// One vector's elements of 16 bits, as they lie in memory: by way of float in both directions, as kernels/one.hpp says.
+using Halves = hn::Rebind<std::uint16_t, Doubles>;
+using HalfVector = hn::Vec<Halves>;
+
+inline const std::uint16_t* patterns(const void* p) { return static_cast<const std::uint16_t*>(p); }
+inline std::uint16_t* patterns(void* p) { return static_cast<std::uint16_t*>(p); }
+
+HWY_INLINE Vector widened(HalfVector v, const bfloat16*) {
+  const hn::Rebind<std::uint32_t, Doubles> d32;
+  const hn::Rebind<float, Doubles> df;
+  return hn::PromoteTo(Doubles(), hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(d32, v))));
+}
+HWY_INLINE Vector widened(HalfVector v, const float16*) {
+  const hn::Rebind<hwy::float16_t, Doubles> d16;
+  const hn::Rebind<float, Doubles> df;
+  return hn::PromoteTo(Doubles(), hn::PromoteTo(df, hn::BitCast(d16, v)));
+}
+
+/// With integers: the instruction for it (AVX512_BF16) flushes subnormal numbers. A NaN is quiet after DemoteTo, so its
+/// upper half is a NaN; rounding could carry it out of the pattern.
+HWY_INLINE HalfVector narrowed(Vector v, const bfloat16*) {
+  const hn::Rebind<float, Doubles> df;
+  const hn::Rebind<std::uint32_t, Doubles> d32;
+  const hn::Rebind<std::int32_t, Doubles> di32;
+  const auto value = hn::DemoteTo(df, v);
+  const auto bits = hn::BitCast(d32, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
+  const auto chosen = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), bits, rounded);
+  return hn::DemoteTo(Halves(), hn::BitCast(di32, hn::ShiftRight<16>(chosen)));
+}
+/// The processor's conversion rounds to nearest and keeps subnormal numbers whatever its control register says.
+HWY_INLINE HalfVector narrowed(Vector v, const float16*) {
+  const hn::Rebind<float, Doubles> df;
+  const hn::Rebind<hwy::float16_t, Doubles> d16;
+  return hn::BitCast(Halves(), hn::DemoteTo(d16, hn::DemoteTo(df, v)));
+}
+
+HWY_INLINE Vector load(const bfloat16* p) { return widened(hn::LoadU(Halves(), patterns(p)), p); }
+HWY_INLINE Vector load(const float16* p) { return widened(hn::LoadU(Halves(), patterns(p)), p); }
+HWY_INLINE void store(Vector v, bfloat16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
+HWY_INLINE void store(Vector v, float16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
+
+/// Past the cache, to a multiple of the vector's bytes; 8 bytes if it is half a register.
+HWY_INLINE void stream_halves(HalfVector v, std::uint16_t* p) {
+  if constexpr (hn::MaxLanes(Halves()) >= 8) {
+    hn::Stream(v, Halves(), p);
+  } else {
+#if HWY_ARCH_X86_64
+    _mm_stream_si64(reinterpret_cast<long long*>(p), _mm_cvtsi128_si64(v.raw));
+#else
+    hn::StoreU(v, Halves(), p);
+#endif
+  }
+}
+#else
+template <class Half>
+HWY_INLINE Vector load_halves(const Half* p) {
+  float values[kWidth];
+  for (Index i = 0; i < kWidth; ++i) values[i] = read(p + i);
+  return load(values);
+}
+template <class Half>
+HWY_INLINE void store_halves(Vector v, Half* p) {
+  float values[kWidth];
+  store(v, values);
+  for (Index i = 0; i < kWidth; ++i) write(p + i, values[i]);
+}
+HWY_INLINE Vector load(const bfloat16* p) { return load_halves(p); }
+HWY_INLINE Vector load(const float16* p) { return load_halves(p); }
+HWY_INLINE void store(Vector v, bfloat16* p) { store_halves(v, p); }
+HWY_INLINE void store(Vector v, float16* p) { store_halves(v, p); }
+#endif
+
 #if HWY_ARCH_X86  // where masked accesses do not touch the memory of lanes that are off
 /// The first n lanes; the others are 0 and their memory is not touched.
 HWY_INLINE Vector load_first(const double* p, Index n) {
@@ -55,6 +131,32 @@ HWY_INLINE void store_first(Vector v, float* p, Index n) {
   const hn::Rebind<float, Doubles> d;
   hn::BlendedStore(hn::DemoteTo(d, v), hn::FirstN(d, static_cast<size_t>(n)), d, p);
 }
+
+/// AVX2 has no masks for 16-bit elements.
+template <class Half>
+HWY_INLINE Vector load_first_halves(const Half* p, Index n) {
+#if HWY_TARGET <= HWY_AVX3
+  return widened(hn::MaskedLoad(hn::FirstN(Halves(), static_cast<size_t>(n)), Halves(), patterns(p)), p);
+#else
+  Half padded[kWidth] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(Half));
+  return load(padded);
+#endif
+}
+template <class Half>
+HWY_INLINE void store_first_halves(Vector v, Half* p, Index n) {
+#if HWY_TARGET <= HWY_AVX3
+  hn::BlendedStore(narrowed(v, p), hn::FirstN(Halves(), static_cast<size_t>(n)), Halves(), patterns(p));
+#else
+  Half padded[kWidth];
+  store(v, padded);
+  std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(Half));
+#endif
+}
+HWY_INLINE Vector load_first(const bfloat16* p, Index n) { return load_first_halves(p, n); }
+HWY_INLINE Vector load_first(const float16* p, Index n) { return load_first_halves(p, n); }
+HWY_INLINE void store_first(Vector v, bfloat16* p, Index n) { store_first_halves(v, p, n); }
+HWY_INLINE void store_first(Vector v, float16* p, Index n) { store_first_halves(v, p, n); }
 #else
 template <class T>
 HWY_INLINE Vector load_first(const T* p, Index n) {
@@ -119,6 +221,13 @@ struct Streaming {
     const hn::Rebind<float, Doubles> d;
     hn::Stream(hn::DemoteTo(d, v), d, p);
   }
+#if HWY_ARCH_X86
+  HWY_INLINE void put(Vector v, bfloat16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
+  HWY_INLINE void put(Vector v, float16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
+#else
+  HWY_INLINE void put(Vector v, bfloat16* p) const { store(v, p); }
+  HWY_INLINE void put(Vector v, float16* p) const { store(v, p); }
+#endif
   template <class T>
   static HWY_INLINE bool is_aligned(const T* p) {
     return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * kWidth) == 0;
