@@ -16,7 +16,7 @@ enum class Reduction : std::int32_t {
 
   /// Binned sums: the same bits for every split of the batch over ranks, order of samples, thread count, MPI library and
   /// instruction set. Exact enough that mean and var are the correctly rounded f32 numbers nearly always.
-  /// Range of f64 data: |x| from about 1e-145 to 1e150, whose squares neither overflow nor lose bits; f32: all of it.
+  /// Range of f64 data: |x| from about 1e-145 to 1e150, whose squares neither overflow nor lose bits; other data: all.
   /// Source: Demmel & Nguyen 2015, "Parallel Reproducible Summation", IEEE Trans. Computers 64(7).
   reproducible = 1,
 };
@@ -54,7 +54,9 @@ struct BatchNormOptions {
 
   Activation activation = Activation::none;  ///< Fused into the element pass.
   ParameterGradients parameter_gradients = ParameterGradients::global;
-  DataType parameter_type = DataType::f32;  ///< Of gamma, beta, running statistics: f32 with f32 data, f64 with f64.
+
+  /// Of gamma, beta and running statistics: f32 with f32, bf16 and f16 data, f64 with f64.
+  DataType parameter_type = DataType::f32;
   Reduction reduction = Reduction::reproducible;
   NonFinitePolicy non_finite = NonFinitePolicy::propagate;
 

@@ -26,6 +26,9 @@ void merge_header(const std::byte* in, std::byte* inout) {
   if (high.key != low.key) flag_out_of_step(low, high.lowest_rank, high.key);
   if (high.rank_out_of_step != MessageHeader::kNobody) flag_out_of_step(low, high.rank_out_of_step, high.other_key);
   low.rank_with_problem = std::min(low.rank_with_problem, high.rank_with_problem);
+  for (std::size_t t = 0; t < MessageHeader::kTypes; ++t) {
+    low.rank_with_type[t] = std::min(low.rank_with_type[t], high.rank_with_type[t]);
+  }
   low.count += high.count;
   std::memcpy(inout, &low, sizeof low);
 }

@@ -23,18 +23,20 @@ std::string of_ranks(int rank, int size) {
 Rounds::Rounds(std::unique_ptr<Transport> transport, Describe describe)
     : transport_(std::move(transport)), describe_(std::move(describe)) {}
 
-std::int64_t Rounds::merge(RoundKey key, std::int64_t count, Message& message, Merge merge_body_and_header,
+std::int64_t Rounds::merge(RoundKey key, const Share& share, Message& message, Merge merge_body_and_header,
                            const std::optional<Problem>& problem) {
   key.sequence = sequence_++;
   if (size() == 1) {
     if (problem) throw_error(problem->code, problem->text);
-    return count;
+    return share.count;
   }
   MessageHeader header;
   header.key = key;
-  header.count = problem ? 0 : count;
   header.lowest_rank = rank();
-  if (problem) {
+  if (!problem) {
+    header.count = share.count;
+    if (share.type) header.rank_with_type[static_cast<std::size_t>(*share.type)] = rank();
+  } else {
     header.rank_with_problem = rank();
     std::fill_n(message.body(), message.body_bytes(), std::byte{0});
   }
@@ -44,6 +46,7 @@ std::int64_t Rounds::merge(RoundKey key, std::int64_t count, Message& message, M
 
   if (header.rank_with_problem != MessageHeader::kNobody) throw_problem_of(header.rank_with_problem, problem);
   if (header.rank_out_of_step != MessageHeader::kNobody) throw_out_of_step(header);
+  check_types(header);
   return header.count;
 }
 
@@ -64,6 +67,19 @@ void Rounds::throw_out_of_step(const MessageHeader& header) {
   };
   throw MismatchError("the ranks are out of step: " + at(header.lowest_rank, header.key) + ", " +
                       at(header.rank_out_of_step, header.other_key));
+}
+
+void Rounds::check_types(const MessageHeader& header) const {
+  std::string ranks;
+  int types = 0;
+  for (std::size_t t = 0; t < MessageHeader::kTypes; ++t) {
+    if (header.rank_with_type[t] == MessageHeader::kNobody) continue;
+    ranks += std::string(types++ == 0 ? "" : ", ") + name_of(static_cast<DataType>(t)) + " on rank " +
+             std::to_string(header.rank_with_type[t]);
+  }
+  if (types <= 1) return;
+  throw MismatchError(describe_(header.key) + " the ranks' tensors differ in type: " + ranks + " of " +
+                      std::to_string(size()));
 }
 
 }  // namespace syncbn::comm

@@ -40,6 +40,12 @@ class Message {
 /// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1' forward]".
 using Describe = std::function<std::string(const RoundKey&)>;
 
+/// What a rank's message speaks for.
+struct Share {
+  std::int64_t count = 0;        ///< Values.
+  std::optional<DataType> type;  ///< Of the tensors that they come from; must be the same on all ranks that have any.
+};
+
 /// The rounds of one group of ranks, counted.
 class Rounds {
  public:
@@ -51,10 +57,9 @@ class Rounds {
   /// Merges the messages of all ranks and returns the sum of their counts. `problem`, if there is one, replaces this
   /// rank's message (the body must still have its size).
   ///
-  /// Collective: one all-reduce; no message if the group is one rank. If a rank
-  /// had a problem or was in another round, then all ranks throw the same error
-  /// (a second message, only then).
-  std::int64_t merge(RoundKey key, std::int64_t count, Message& message, Merge merge_body_and_header,
+  /// Collective: one all-reduce; no message if the group is one rank. If a rank had a problem, was in another round or
+  /// had tensors of another type, then all ranks throw the same error (after a second message, if it was a problem).
+  std::int64_t merge(RoundKey key, const Share& share, Message& message, Merge merge_body_and_header,
                      const std::optional<Problem>& problem);
 
   Transport& transport() noexcept { return *transport_; }
@@ -62,6 +67,7 @@ class Rounds {
  private:
   [[noreturn]] void throw_problem_of(int rank, const std::optional<Problem>& own);
   [[noreturn]] void throw_out_of_step(const MessageHeader& header);
+  void check_types(const MessageHeader& header) const;
 
   std::unique_ptr<Transport> transport_;
   Describe describe_;

@@ -33,6 +33,11 @@ std::unique_ptr<layer::ChannelSums> make_sums(const BatchNormOptions& options, i
 
 kernels::Mean mean_of(const BatchNormCache& cache) { return {cache.mean.data(), cache.mean_lo.data()}; }
 
+/// None of a shard that need not have a tensor.
+std::optional<DataType> type_of(const ConstTensorView& tensor) {
+  return tensor.shape.element_count() == 0 ? std::nullopt : std::optional(tensor.type);
+}
+
 /// Runs a rank's own part of a pass, which the others know nothing of: if memory runs out here, all must hear of it.
 template <class Work>
 std::optional<Problem> unless_out_of_memory(const BatchNormOptions& options, const char* pass, const Work& work) {
@@ -67,7 +72,8 @@ class BatchNorm::Impl {
     if (!problem && works_by_channels(x)) return forward_by_channels(x, y, residual, cache);
     if (!problem) problem = sum_samples(x, "forward");
     const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
-    const Index count = rounds_.merge(key_of(Pass::forward), local_count, message_, sums_->merge_moments(), problem);
+    const Index count =
+        rounds_.merge(key_of(Pass::forward), {local_count, type_of(x)}, message_, sums_->merge_moments(), problem);
 
     check_sums("forward");
     finish_statistics(count, cache);
@@ -250,7 +256,7 @@ class BatchNorm::Impl {
     if (!problem) problem = sum_gradients(cache, dy, "backward");
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (!problem && local) finish_gradients(*own_);  // before the message turns this rank's sums into global ones
-    rounds_.merge(key_of(Pass::backward), 0, message_, sums_->merge_gradients(), problem);
+    rounds_.merge(key_of(Pass::backward), {0, type_of(dy)}, message_, sums_->merge_gradients(), problem);
 
     check_sums("backward");
     finish_gradients(*global_);

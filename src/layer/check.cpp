@@ -45,6 +45,11 @@ const char* text_of(ShapeDefect defect) {
   return "";
 }
 
+/// The tensors that go with parameters of a type.
+const char* types_for(DataType parameter_type) {
+  return parameter_type == DataType::f64 ? "f64 tensors" : "f32, bf16 and f16 tensors";
+}
+
 /// One tensor by itself. No tensor at all is fine: a shard without samples.
 std::optional<Problem> check_tensor(const Place& place, const char* name, const ConstTensorView& tensor) {
   const BatchNormOptions& options = place.options;
@@ -56,9 +61,10 @@ std::optional<Problem> check_tensor(const Place& place, const char* name, const 
     return shape_problem(place, std::string(name) + " has " + std::to_string(tensor.shape.channels) +
                                     " channels, num_features is " + std::to_string(options.num_features));
   }
-  if (tensor.type != options.parameter_type) {
+  if (parameter_type_for(tensor.type) != options.parameter_type) {
     return shape_problem(place, std::string(name) + " is " + name_of(tensor.type) + ", the layer's parameters are " +
-                                    name_of(options.parameter_type));
+                                    name_of(options.parameter_type) + ", which go with " +
+                                    types_for(options.parameter_type));
   }
   if (tensor.data == nullptr && tensor.shape.element_count() > 0) {
     return shape_problem(place, std::string(name) + " has " + std::to_string(tensor.shape.element_count()) +
@@ -126,6 +132,10 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
   if (options.threads < 1 || options.threads > kMostThreads) {
     return problem("threads is " + std::to_string(options.threads) + ", it must be from 1 to " +
                    std::to_string(kMostThreads));
+  }
+  if (options.parameter_type != DataType::f32 && options.parameter_type != DataType::f64) {
+    return problem(std::string("parameter_type is ") + name_of(options.parameter_type) +
+                   ", it must be f32 (for f32, bf16 and f16 tensors) or f64");
   }
   if (!kernels::chosen_isa().is_valid) {
     return problem(std::string("the environment variable SYNCBN_ISA is '") + std::getenv("SYNCBN_ISA") +

@@ -109,7 +109,7 @@ void check_contract(const BatchNormOptions& options, comm::Rounds& rounds, std::
       problem = Problem{ErrorCode::mismatch, where(options, name_of(Pass::construction)) + " " + found};
   }
   comm::Message message;
-  rounds.merge({static_cast<std::int32_t>(Pass::construction), 0, 0}, 0, message, merge_headers, problem);
+  rounds.merge({static_cast<std::int32_t>(Pass::construction), 0, 0}, {}, message, merge_headers, problem);
 }
 
 }  // namespace syncbn::layer

@@ -10,7 +10,7 @@ namespace {
 
 template <class T>
 void fill(T* data, const TensorShape& shape, Index c) {
-  const T nan = std::numeric_limits<T>::quiet_NaN();
+  const T nan = static_cast<T>(std::numeric_limits<float>::quiet_NaN());
   if (shape.layout == Layout::channels_last || shape.positions == 1) {
     const Index rows = shape.samples * shape.positions;
     for (Index r = 0; r < rows; ++r) kernels::write(data + r * shape.channels + c, nan);
@@ -25,11 +25,17 @@ void fill(T* data, const TensorShape& shape, Index c) {
 }  // namespace
 
 void fill_channel_with_nan(const TensorView& tensor, Index c) {
-  if (tensor.type == DataType::f64) {
-    fill(static_cast<double*>(tensor.data), tensor.shape, c);
-  } else {
-    fill(static_cast<float*>(tensor.data), tensor.shape, c);
+  switch (tensor.type) {
+    case DataType::f64:
+      return fill(static_cast<double*>(tensor.data), tensor.shape, c);
+    case DataType::bf16:
+      return fill(static_cast<bfloat16*>(tensor.data), tensor.shape, c);
+    case DataType::f16:
+      return fill(static_cast<float16*>(tensor.data), tensor.shape, c);
+    case DataType::f32:
+      break;
   }
+  fill(static_cast<float*>(tensor.data), tensor.shape, c);
 }
 
 }  // namespace syncbn::layer
