@@ -37,6 +37,8 @@ TEST(BatchNormConstruction, OptionOutOfRangeIsAnErrorOnAllRanks) {
       {"eps", [](BatchNormOptions& o) { o.eps = std::numeric_limits<double>::infinity(); }},
       {"eps", [](BatchNormOptions& o) { o.eps = std::numeric_limits<double>::quiet_NaN(); }},
       {"threads", [](BatchNormOptions& o) { o.threads = 0; }},
+      {"parameter_type is bf16", [](BatchNormOptions& o) { o.parameter_type = DataType::bf16; }},
+      {"parameter_type is f16", [](BatchNormOptions& o) { o.parameter_type = DataType::f16; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = 1.5; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = -0.1; }},
       {"momentum", [](BatchNormOptions& o) { o.momentum = std::numeric_limits<double>::quiet_NaN(); }},

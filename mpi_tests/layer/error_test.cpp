@@ -212,6 +212,47 @@ TEST(BatchNormError, OfACallOutOfStepNamesBothRanksAndPasses) {
       {"'conv1.bn' forward", "'conv1.bn' backward", "rank 0", "rank " + std::to_string(odd_one)});
 }
 
+/// forward_train and backward with tensors of T on this rank: zeros are enough for what is checked here.
+template <class T>
+Caught error_of_step(BatchNorm& layer, Index samples) {
+  Tensor<T> x(samples, 6, {4}, Layout::channels_first);
+  Tensor<T> y = x;
+  BatchNormCache cache;
+  const Caught caught = error_of([&] { layer.forward_train(std::as_const(x).view(), y.view(), cache); });
+  if (caught.code != ErrorCode::none) return caught;
+  return error_of([&] { layer.backward(cache, std::as_const(x).view(), y.view()); });
+}
+
+TEST(BatchNormError, OfTensorsThatDifferInTypeNamesTypesAndRanks) {
+  if (world_size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  auto layer_case = small_case(406);
+  for (const Reduction reduction : {Reduction::reproducible, Reduction::fast}) {
+    layer_case.options.reduction = reduction;
+    BatchNorm layer = make_layer(layer_case);
+    for (const int culprit : culprits()) {
+      const bool is_odd = world_rank() == culprit;
+      const std::string others = " on rank " + std::to_string(culprit == 0 ? 1 : 0);
+      const std::string odd = " on rank " + std::to_string(culprit);
+      expect_same_error_everywhere(is_odd ? error_of_step<bfloat16>(layer, 5) : error_of_step<float>(layer, 5),
+                                   ErrorCode::mismatch, {"'conv1.bn' forward", "f32" + others, "bf16" + odd});
+      expect_same_error_everywhere(is_odd ? error_of_step<bfloat16>(layer, 5) : error_of_step<float16>(layer, 5),
+                                   ErrorCode::mismatch, {"'conv1.bn' forward", "f16" + others, "bf16" + odd});
+      expect_same_error_everywhere(is_odd ? error_of_step<double>(layer, 5) : error_of_step<float16>(layer, 5),
+                                   ErrorCode::shape, {"x is f64", "f32, bf16 and f16", of_rank(culprit)});
+      EXPECT_EQ(layer.num_batches_tracked(), 0);
+    }
+  }
+}
+
+TEST(BatchNormError, ATensorWithoutElementsIsOfAnyType) {
+  auto layer_case = small_case(407);
+  BatchNorm layer = make_layer(layer_case);
+  const bool is_empty = world_rank() == 0 && world_size() > 1;
+  const Caught caught = is_empty ? error_of_step<float>(layer, 0) : error_of_step<bfloat16>(layer, 5);
+  EXPECT_EQ(caught.code, ErrorCode::none) << caught.text;
+  EXPECT_EQ(layer.num_batches_tracked(), 1);
+}
+
 TEST(BatchNormError, InEvalIsThisRanksAlone) {
   auto layer_case = small_case(405);
   BatchNorm layer = make_layer(layer_case);

@@ -27,7 +27,7 @@ LayerCase<T> make_case(const inputs::Recipe& recipe, const std::vector<Index>& c
                        const std::vector<std::vector<Index>>& spatial) {
   LayerCase<T> result;
   result.options.num_features = recipe.channels;
-  result.options.parameter_type = DataTypeOf<T>::value;
+  result.options.parameter_type = parameter_type_for(DataTypeOf<T>::value);
   result.x = inputs::batch<T>(recipe, counts, spatial);
   inputs::Recipe gradient = recipe;
   gradient.seed = recipe.seed + 1000;
@@ -174,6 +174,8 @@ void expect_step_matches_oracle(LayerCase<T>& layer_case) {
   template void expect_step_matches_oracle<T>(LayerCase<T>&);
 SYNCBN_INSTANTIATE(float)
 SYNCBN_INSTANTIATE(double)
+SYNCBN_INSTANTIATE(bfloat16)
+SYNCBN_INSTANTIATE(float16)
 #undef SYNCBN_INSTANTIATE
 
 }  // namespace syncbn::testing

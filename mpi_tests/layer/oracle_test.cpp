@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 class BatchNormStep : public ::testing::Test {};
-using ElementTypes = ::testing::Types<float, double>;
+using ElementTypes = ::testing::Types<float, double, bfloat16, float16>;
 TYPED_TEST_SUITE(BatchNormStep, ElementTypes);
 
 constexpr Layout kLayouts[] = {Layout::channels_first, Layout::channels_last};
@@ -97,8 +97,8 @@ TYPED_TEST(BatchNormStep, MatchesOneProcessOnConcatenatedBatch) {
     Tensor<Real> y = zeros_like<Real>(mine.y);
     Tensor<Real> dx = zeros_like<Real>(mine.dx);
     for_each_element(y, [&](Index n, Index c, Index s) {
-      y.at(n, c, s) = whole.y.at(first + n, c, s);
-      dx.at(n, c, s) = whole.dx.at(first + n, c, s);
+      y.at(n, c, s) = static_cast<Real>(whole.y.at(first + n, c, s));
+      dx.at(n, c, s) = static_cast<Real>(whole.dx.at(first + n, c, s));
     });
     // Both are within one bound of the truth, so within two of each other.
     EXPECT_TRUE(is_within("y", mine.y, y, [&](Index n, Index c, Index s) { return 2 * want.y_bound(me, n, c, s); }));

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "support/compare.hpp"
+#include "support/half_limits.hpp"
 #include "support/inputs.hpp"
 
 namespace syncbn::testing::bits {
@@ -49,7 +50,7 @@ std::vector<Index> random_spatial(Dice& dice) {
 BatchNormOptions random_options(Dice& dice, DataType type) {
   BatchNormOptions options;
   options.num_features = dice.pick<Index>({1, 2, 3, 5, 8, 15, 16, 17, 24, 31, 32, 33, 48});
-  options.parameter_type = type;
+  options.parameter_type = parameter_type_for(type);
   options.eps = dice.pick<double>({1e-5, 1e-5, 0.0, 1e-3, 0.5});
   options.momentum = dice.pick<std::optional<double>>({0.1, 0.3, 0.0, 1.0, std::nullopt});
   options.affine = dice.chance(0.8);
@@ -84,7 +85,11 @@ struct Limits {
   int largest, spread;
 };
 template <class T>
-constexpr Limits kLimits = sizeof(T) == 4 ? Limits{120, 100} : Limits{480, 400};
+constexpr Limits kLimits = {120, 100};  // of f32 and bf16
+template <>
+constexpr Limits kLimits<double> = {480, 400};
+template <>
+constexpr Limits kLimits<float16> = {15, 12};
 
 template <class T>
 T draw(Kind kind, double center, int exponent, Dice& dice) {
@@ -103,7 +108,8 @@ T draw(Kind kind, double center, int exponent, Dice& dice) {
       value = dice.chance(0.5) ? 0.0 : -0.0;
       break;
     case Kind::subnormal:
-      return static_cast<T>(dice.between(-1000, 1000)) * std::numeric_limits<T>::denorm_min();
+      value = static_cast<double>(dice.between(-1000, 1000));
+      return static_cast<T>(value * static_cast<double>(std::numeric_limits<T>::denorm_min()));
     case Kind::spread:
       // After `value` was drawn: in one expression the compiler would choose which is drawn first.
       value =
@@ -123,7 +129,8 @@ Tensor<T> draw_tensor(const Plan& plan, std::uint64_t seed, double center, int e
   for_each_element(tensor, [&](Index n, Index c, Index s) {
     const Kind kind = kinds[static_cast<std::size_t>(c)];
     const bool is_opposite = kind == Kind::cancelling && n % 2 != 0;
-    tensor.at(n, c, s) = is_opposite ? -tensor.at(n - 1, c, s) : draw<T>(kind, center, exponent, dice);
+    tensor.at(n, c, s) = is_opposite ? static_cast<T>(-static_cast<double>(tensor.at(n - 1, c, s)))
+                                     : draw<T>(kind, center, exponent, dice);
   });
   return tensor;
 }
@@ -131,12 +138,13 @@ Tensor<T> draw_tensor(const Plan& plan, std::uint64_t seed, double center, int e
 template <class T>
 void spoil(Tensor<T>& tensor, Dice& dice) {
   if (tensor.values.empty()) return;
-  const T inf = std::numeric_limits<T>::infinity();
-  const T nan = std::numeric_limits<T>::quiet_NaN();
-  const T with_payload = static_cast<T>(std::nan("0x123456789"));
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double with_payload = std::nan("0x1234567890000");
   for (Index i = dice.between(1, 5); i > 0; --i) {
-    const T value = dice.pick<T>({nan, -nan, with_payload, -with_payload, inf, -inf});
-    tensor.values[static_cast<std::size_t>(dice.below(static_cast<Index>(tensor.values.size())))] = value;
+    const auto value = dice.pick<double>({nan, -nan, with_payload, -with_payload, inf, -inf});
+    tensor.values[static_cast<std::size_t>(dice.below(static_cast<Index>(tensor.values.size())))] =
+        static_cast<T>(value);
   }
 }
 
@@ -146,6 +154,9 @@ void append(std::vector<double>& to, const ChannelVector& values) {
 void append(std::vector<double>& to, const std::vector<double>& values) {
   to.insert(to.end(), values.begin(), values.end());
 }
+
+/// The largest exponent of sigma, either way: 1e-30 to 1e30 for f32 and bf16, 1e-138 to 1e138 for f64.
+int scale_reach(DataType type) { return type == DataType::f64 ? 460 : type == DataType::f16 ? 8 : 100; }
 
 }  // namespace
 
@@ -163,7 +174,8 @@ Plan random_plan(std::uint64_t seed, Size size) {
   Dice dice(seed_of(seed, kPlan));
   Plan plan;
   plan.seed = seed;
-  plan.type = dice.chance(0.6) ? DataType::f32 : DataType::f64;
+  plan.type = dice.pick<DataType>(
+      {DataType::f32, DataType::f32, DataType::f32, DataType::f64, DataType::f64, DataType::bf16, DataType::f16});
   plan.options = random_options(dice, plan.type);
   plan.spatial = random_spatial(dice);
   plan.layout = dice.chance(0.5) ? Layout::channels_first : Layout::channels_last;
@@ -174,11 +186,11 @@ Plan random_plan(std::uint64_t seed, Size size) {
   plan.samples = size == Size::small ? std::min(plan.samples, most) : 40000 / per_sample + plan.samples;
   plan.steps = static_cast<int>(dice.between(1, 3));
   if (dice.chance(0.5)) {
-    const Index reach = plan.type == DataType::f32 ? 100 : 460;  // 1e-30 .. 1e30, 1e-138 .. 1e138
+    const Index reach = scale_reach(plan.type);
     plan.scale_exponent = static_cast<int>(dice.between(-reach, reach));
   }
   plan.ratio = dice.pick<double>({0.0, 0.0, 1.0, -100.0, 1e4, 1e6});
-  if (plan.scale_exponent > (plan.type == DataType::f32 ? 95 : 455)) plan.ratio = 0.0;
+  if (plan.scale_exponent > scale_reach(plan.type) - 5) plan.ratio = 0.0;
   plan.is_dx_over_dy = dice.chance(0.25);
   plan.has_non_finite = dice.chance(0.15);
   return plan;
@@ -312,7 +324,11 @@ void Hash::add(const void* data, std::size_t bytes) {
 
 template GlobalBatch<float> batch_of<float>(const Plan&, int);
 template GlobalBatch<double> batch_of<double>(const Plan&, int);
+template GlobalBatch<bfloat16> batch_of<bfloat16>(const Plan&, int);
+template GlobalBatch<float16> batch_of<float16>(const Plan&, int);
 template class Trainee<float>;
 template class Trainee<double>;
+template class Trainee<bfloat16>;
+template class Trainee<float16>;
 
 }  // namespace syncbn::testing::bits

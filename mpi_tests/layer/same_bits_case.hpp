@@ -29,6 +29,22 @@ struct Plan {
   std::string description() const;
 };
 
+/// Calls run(T()) with T the plan's element type.
+template <class Run>
+auto with_element_type(const Plan& plan, const Run& run) {
+  switch (plan.type) {
+    case DataType::f64:
+      return run(double());
+    case DataType::bf16:
+      return run(bfloat16());
+    case DataType::f16:
+      return run(float16());
+    case DataType::f32:
+      break;
+  }
+  return run(float());
+}
+
 /// How large a batch is: up to about 6,000 elements, or enough that all threads get work.
 enum class Size { small, for_threads };
 Plan random_plan(std::uint64_t seed, Size size);

@@ -77,8 +77,7 @@ int run(const Arguments& arguments) {
   bool ranks_agree = true;
   for (std::uint64_t seed = 1; seed <= arguments.cases; ++seed) {
     const Plan plan = random_plan(seed, seed % 10 == 0 ? Size::for_threads : Size::small);
-    plan.type == DataType::f32 ? add_case<float>(plan, arguments, hash, ranks_agree)
-                               : add_case<double>(plan, arguments, hash, ranks_agree);
+    with_element_type(plan, [&](auto element) { add_case<decltype(element)>(plan, arguments, hash, ranks_agree); });
   }
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

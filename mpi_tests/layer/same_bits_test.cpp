@@ -77,8 +77,8 @@ std::optional<std::string> difference_from_one_process(const Plan& plan, const C
 
 std::optional<std::string> difference_from_one_process(const Plan& plan, const Communicator& world,
                                                        Reduction reduction = Reduction::reproducible) {
-  return plan.type == DataType::f32 ? difference_from_one_process<float>(plan, world, reduction)
-                                    : difference_from_one_process<double>(plan, world, reduction);
+  return bits::with_element_type(
+      plan, [&](auto element) { return difference_from_one_process<decltype(element)>(plan, world, reduction); });
 }
 
 /// All ranks, in their order and in the opposite one.

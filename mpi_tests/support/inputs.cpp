@@ -107,11 +107,14 @@ std::vector<Index> split(Split kind, Index samples, int ranks, std::uint64_t see
   return counts;
 }
 
-template Batch<float> batch<float>(const Recipe&, const std::vector<Index>&);
-template Batch<double> batch<double>(const Recipe&, const std::vector<Index>&);
-template Batch<float> batch<float>(const Recipe&, const std::vector<Index>&, const std::vector<std::vector<Index>>&);
-template Batch<double> batch<double>(const Recipe&, const std::vector<Index>&, const std::vector<std::vector<Index>>&);
-template void set_channel<float>(Batch<float>&, Index, float);
-template void set_channel<double>(Batch<double>&, Index, double);
+#define SYNCBN_INSTANTIATE(T)                                                                                   \
+  template Batch<T> batch<T>(const Recipe&, const std::vector<Index>&);                                         \
+  template Batch<T> batch<T>(const Recipe&, const std::vector<Index>&, const std::vector<std::vector<Index>>&); \
+  template void set_channel<T>(Batch<T>&, Index, T);
+SYNCBN_INSTANTIATE(float)
+SYNCBN_INSTANTIATE(double)
+SYNCBN_INSTANTIATE(bfloat16)
+SYNCBN_INSTANTIATE(float16)
+#undef SYNCBN_INSTANTIATE
 
 }  // namespace syncbn::testing::inputs

@@ -105,12 +105,13 @@ std::vector<GradientBound> gradient_sums(const Batch<Real>& x, const Batch<Real>
 
 template <class T>
 Real dgamma(const ChannelBound& bound, const GradientBound& gradient, Real invstd, Real dgamma) {
-  return kSlack * (invstd * gradient.sum_dy_xmu + std::abs(dgamma) * (bound.invstd + 2 * kU) + rounding<T>(dgamma));
+  return kSlack *
+         (invstd * gradient.sum_dy_xmu + std::abs(dgamma) * (bound.invstd + 2 * kU) + rounding<ParameterOf<T>>(dgamma));
 }
 
 template <class T>
 Real dbeta(const GradientBound& gradient, Real dbeta) {
-  return kSlack * (gradient.sum_dy + rounding<T>(dbeta));
+  return kSlack * (gradient.sum_dy + rounding<ParameterOf<T>>(dbeta));
 }
 
 template <class T>
@@ -130,7 +131,7 @@ Real dx_frozen(const ChannelBound& bound, Real dx) {
 template <class T>
 Real running(Real before, Real momentum, Real fresh, Real old_value, Real new_value, Real result) {
   const Real sizes = std::abs((1 - momentum) * old_value) + std::abs(momentum * new_value);
-  return kSlack * ((1 - momentum) * before + momentum * fresh + 4 * kU * sizes + rounding<T>(result));
+  return kSlack * ((1 - momentum) * before + momentum * fresh + 4 * kU * sizes + rounding<ParameterOf<T>>(result));
 }
 
 Real central_difference(const DifferenceTerms& t) {
@@ -148,17 +149,17 @@ Real central_difference(const DifferenceTerms& t) {
   return h * h / 6 * third;
 }
 
-template Real y<float>(const ChannelBound&, Real, Real, Real, Real);
-template Real y<double>(const ChannelBound&, Real, Real, Real, Real);
-template Real dgamma<float>(const ChannelBound&, const GradientBound&, Real, Real);
-template Real dgamma<double>(const ChannelBound&, const GradientBound&, Real, Real);
-template Real dbeta<float>(const GradientBound&, Real);
-template Real dbeta<double>(const GradientBound&, Real);
-template Real dx<float>(const ChannelBound&, const GradientBound&, const InputGradientTerms&);
-template Real dx<double>(const ChannelBound&, const GradientBound&, const InputGradientTerms&);
-template Real dx_frozen<float>(const ChannelBound&, Real);
-template Real dx_frozen<double>(const ChannelBound&, Real);
-template Real running<float>(Real, Real, Real, Real, Real, Real);
-template Real running<double>(Real, Real, Real, Real, Real, Real);
+#define SYNCBN_INSTANTIATE(T)                                                                \
+  template Real y<T>(const ChannelBound&, Real, Real, Real, Real);                           \
+  template Real dgamma<T>(const ChannelBound&, const GradientBound&, Real, Real);            \
+  template Real dbeta<T>(const GradientBound&, Real);                                        \
+  template Real dx<T>(const ChannelBound&, const GradientBound&, const InputGradientTerms&); \
+  template Real dx_frozen<T>(const ChannelBound&, Real);                                     \
+  template Real running<T>(Real, Real, Real, Real, Real, Real);
+SYNCBN_INSTANTIATE(float)
+SYNCBN_INSTANTIATE(double)
+SYNCBN_INSTANTIATE(bfloat16)
+SYNCBN_INSTANTIATE(float16)
+#undef SYNCBN_INSTANTIATE
 
 }  // namespace syncbn::testing::tolerance

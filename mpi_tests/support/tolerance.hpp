@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "support/half_limits.hpp"
 #include "support/reference.hpp"
 #include "syncbn/options.hpp"
 
@@ -11,17 +12,35 @@ namespace syncbn::testing::tolerance {
 
 /// Unit roundoff: the largest relative error of rounding to nearest.
 template <class T>
-inline constexpr Real kUnit = sizeof(T) == 4 ? 0x1p-24L : 0x1p-53L;
+inline constexpr Real kUnit = 0x1p-53L;
+template <>
+inline constexpr Real kUnit<float> = 0x1p-24L;
+template <>
+inline constexpr Real kUnit<bfloat16> = 0x1p-8L;
+template <>
+inline constexpr Real kUnit<float16> = 0x1p-11L;
 
 /// Half the smallest positive number: the error of rounding where the relative bound ends.
 template <class T>
-inline constexpr Real kHalfSmallest = sizeof(T) == 4 ? 0x1p-150L : 0x1p-1075L;
+inline constexpr Real kHalfSmallest = 0x1p-1075L;
+template <>
+inline constexpr Real kHalfSmallest<float> = 0x1p-150L;
+template <>
+inline constexpr Real kHalfSmallest<bfloat16> = 0x1p-134L;
+template <>
+inline constexpr Real kHalfSmallest<float16> = 0x1p-25L;
 
-/// The error of rounding `value` to T, |value| known up to the other errors.
+/// The error of rounding `value` to T, |value| known up to the other errors. 16-bit types are reached by way of float.
 template <class T>
 Real rounding(Real value) {
-  return kUnit<T> * (value < 0 ? -value : value) + kHalfSmallest<T>;
+  const Real direct = kUnit<T> * (value < 0 ? -value : value) + kHalfSmallest<T>;
+  if constexpr (kIsHalf<T>) return direct + (1 + kUnit<T>)*rounding<float>(value);
+  return direct;
 }
+
+/// What belongs to channels: gamma, beta, their gradients, running statistics.
+template <class T>
+using ParameterOf = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 /// Bounds for one batch on one channel, in the order in which the layer computes. With u = 2^-53, S the positions of a
 /// sample, L the merges that a sample's moments go through (at most all samples and ranks), R = max|x - mean|,
@@ -74,7 +93,7 @@ struct GradientBound {
 std::vector<GradientBound> gradient_sums(const Batch<Real>& x, const Batch<Real>& dy, const reference::Forward& forward,
                                          const std::vector<ChannelBound>& bounds);
 
-/// dgamma = sum_dy_xmu*invstd and dbeta = sum_dy, rounded to T.
+/// dgamma = sum_dy_xmu*invstd and dbeta = sum_dy, rounded to the parameters' type.
 template <class T>
 Real dgamma(const ChannelBound& bound, const GradientBound& gradient, Real invstd, Real dgamma);
 template <class T>
@@ -93,7 +112,7 @@ Real dx(const ChannelBound& bound, const GradientBound& gradient, const InputGra
 template <class T>
 Real dx_frozen(const ChannelBound& bound, Real dx);
 
-/// r = (1-m)*r + m*new with four roundings in double and one to T. `before` bounds the error of the r that was there
+/// r = (1-m)*r + m*new with four roundings in double and one to the parameters' type. `before` bounds the error of the r that was there
 /// (exact initial values: 0), `fresh` that of the new statistic.
 template <class T>
 Real running(Real before, Real momentum, Real fresh, Real old_value, Real new_value, Real result);
