@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 class BatchNormModes : public ::testing::Test {};
-using ElementTypes = ::testing::Types<float, double>;
+using ElementTypes = ::testing::Types<float, double, bfloat16, float16>;
 TYPED_TEST_SUITE(BatchNormModes, ElementTypes);
 
 template <class T>
@@ -215,7 +215,7 @@ TYPED_TEST(BatchNormModes, LocalParameterGradientsAddUpToTheGlobalOnes) {
   const auto part = run_step(local, layer_case);
   SCOPED_TRACE(layer_case.trace());
   std::vector<double> dgamma = values_of(part.gradients.dgamma);
-  // Every rank's part is rounded to T; sizes[c] sums their magnitudes.
+  // Every rank's part is rounded to the parameters' type; sizes[c] sums their magnitudes.
   std::vector<double> sizes(dgamma.size());
   std::transform(dgamma.begin(), dgamma.end(), sizes.begin(), [](double v) { return std::abs(v); });
   MPI_Allreduce(MPI_IN_PLACE, dgamma.data(), static_cast<int>(dgamma.size()), MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
@@ -224,7 +224,7 @@ TYPED_TEST(BatchNormModes, LocalParameterGradientsAddUpToTheGlobalOnes) {
   for (std::size_t c = 0; c < dgamma.size(); ++c) {
     const Real bound = 2 * tolerance::dgamma<TypeParam>(want.bounds[c], want.gradient_bounds[c], want.forward.invstd[c],
                                                         want.backward.dgamma[c]) +
-                       2 * tolerance::kUnit<TypeParam> * static_cast<Real>(sizes[c]);
+                       2 * tolerance::kUnit<tolerance::ParameterOf<TypeParam>> * static_cast<Real>(sizes[c]);
     EXPECT_LE(std::abs(static_cast<Real>(dgamma[c]) - static_cast<Real>(whole.gradients.dgamma[static_cast<Index>(c)])),
               bound);
   }

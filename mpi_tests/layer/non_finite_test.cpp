@@ -30,7 +30,7 @@ void expect_other_channels_unchanged(const StepResult<T>& clean, const StepResul
   }
   for_each_element(clean.y, [&](Index n, Index c, Index s) {
     if (c == spoilt_channel) {
-      EXPECT_TRUE(std::isnan(spoilt.y.at(n, c, s)) && std::isnan(spoilt.dx.at(n, c, s)));
+      EXPECT_TRUE(is_nan(spoilt.y.at(n, c, s)) && is_nan(spoilt.dx.at(n, c, s)));
     } else {
       EXPECT_EQ(std::memcmp(&clean.y.at(n, c, s), &spoilt.y.at(n, c, s), sizeof(T)), 0);
       EXPECT_EQ(std::memcmp(&clean.dx.at(n, c, s), &spoilt.dx.at(n, c, s), sizeof(T)), 0);
@@ -40,7 +40,7 @@ void expect_other_channels_unchanged(const StepResult<T>& clean, const StepResul
 
 template <class T>
 class BatchNormNonFinite : public ::testing::Test {};
-using ElementTypes = ::testing::Types<float, double>;
+using ElementTypes = ::testing::Types<float, double, bfloat16, float16>;
 TYPED_TEST_SUITE(BatchNormNonFinite, ElementTypes);
 
 TYPED_TEST(BatchNormNonFinite, OtherChannelsKeepTheirBits) {
@@ -82,7 +82,8 @@ std::vector<BadPlaces> bad_places() {
 /// Every byte that a failed call might have written.
 template <class T>
 std::vector<double> state_of(const BatchNorm& layer, const Tensor<T>& output) {
-  std::vector<double> state(output.values.begin(), output.values.end());
+  std::vector<double> state;
+  for (const T value : output.values) state.push_back(static_cast<double>(value));
   for (const auto& more : {values_of(layer.running_mean()), values_of(layer.running_var())}) {
     state.insert(state.end(), more.begin(), more.end());
   }

@@ -39,6 +39,11 @@ namespace syncbn {
 inline std::ostream& operator<<(std::ostream& out, bfloat16 value) { return out << static_cast<float>(value); }
 inline std::ostream& operator<<(std::ostream& out, float16 value) { return out << static_cast<float>(value); }
 
+inline bool operator==(bfloat16 a, bfloat16 b) { return static_cast<float>(a) == static_cast<float>(b); }
+inline bool operator==(float16 a, float16 b) { return static_cast<float>(a) == static_cast<float>(b); }
+inline bfloat16 operator-(bfloat16 a) { return bfloat16(-static_cast<float>(a)); }
+inline float16 operator-(float16 a) { return float16(-static_cast<float>(a)); }
+
 namespace testing {
 
 template <class T>
@@ -47,6 +52,22 @@ inline constexpr bool kIsHalf = sizeof(T) == 2;
 template <class T>
 bool is_nan(T value) {
   return std::isnan(static_cast<double>(value));
+}
+
+template <class T>
+bool is_finite(T value) {
+  return std::isfinite(static_cast<double>(value));
+}
+
+/// The neighbour of `from` that is nearer to `to`; for 16-bit types of the same sign only, and from != to.
+template <class T>
+T next_after(T from, T to) {
+  if constexpr (kIsHalf<T>) {
+    const bool grows = (from.bits & 0x7fffu) < (to.bits & 0x7fffu);
+    return T::from_bits(static_cast<std::uint16_t>(from.bits + (grows ? 1 : -1)));
+  } else {
+    return std::nextafter(from, to);
+  }
 }
 
 }  // namespace testing
