@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Batch normalization of a whole batch in extended precision, and how far a right answer may be from it.
 
-The bounds are of first order in the unit roundoffs: u = 2^-53 of the statistics, v of the data's type for the element
-passes. With M values per channel, R = max|x - mean|:
+The bounds are of first order in the unit roundoffs: u = 2^-53 of the statistics, v of the parameters' type, which is the
+data's or wider, for the element passes and for what belongs to channels. y and dx of f2 are rounded once more, with 2^-11
+or, near 0, half of the smallest number. With M values per channel, R = max|x - mean|:
 
   mean    M additions and a few more operations on numbers up to max|x|:         e_mean = (M+8) * u * max|x|
   var     squares of differences up to 2R, M of them, and the error of the mean: e_var = (M+8) * u * 4R^2 + 2*R*e_mean
@@ -14,7 +15,16 @@ import numpy as np
 Real = np.longdouble
 U = Real(2) ** -53
 UNIT = {np.dtype("f4"): Real(2) ** -24, np.dtype("f8"): U}
+HALF = np.dtype("f2")
 SLACK = 2  # for the terms of higher order
+
+
+def parameter_type(dtype):
+    return np.dtype("f4") if dtype == HALF else dtype
+
+
+def last_rounding(dtype, value):
+    return np.abs(value) * Real(2) ** -11 + Real(2) ** -25 if dtype == HALF else 0
 
 
 class Layer:
@@ -52,7 +62,7 @@ def as_input(rows, shape, channels_last):
 def evaluate(layer, x, dy, channels_last, statistics):
     """`statistics`: "batch" (of x) or "running" (constants). x and dy are whole arrays, as in their files."""
     result = Expected()
-    shape, v = x.shape, UNIT[x.dtype]
+    shape, v, dtype = x.shape, UNIT[parameter_type(x.dtype)], x.dtype
     x = with_channels_last(x, channels_last)
     count = x.shape[0]
     mean, var, e_mean, e_var = _statistics(layer, x, statistics)
@@ -64,13 +74,14 @@ def evaluate(layer, x, dy, channels_last, statistics):
     xhat = (x - mean) * invstd
     e_xhat = e_mean * invstd + _max0(np.abs(xhat)) * r_inv
     y = layer.gamma * xhat + layer.beta
-    # In the data's arithmetic: x-mean, scale, product, shift, sum.
+    # In the parameters' arithmetic: x-mean, scale, product, shift, sum.
     e_y = v * (5 * np.abs(layer.gamma * xhat) + 3 * np.abs(layer.beta)) + np.abs(layer.gamma) * e_xhat
+    e_y = e_y + last_rounding(dtype, y)
     result.put("y", as_input(y, shape, channels_last), as_input(e_y + 0 * y, shape, channels_last))
     _running(result, layer, mean, var, e_mean, e_var, count, v, statistics)
     if dy is not None:
         dy = with_channels_last(dy, channels_last)
-        _backward(result, layer, (shape, channels_last), v, dy, xhat, invstd, e_xhat, r_inv, statistics)
+        _backward(result, layer, (shape, channels_last), dtype, dy, xhat, invstd, e_xhat, r_inv, statistics)
     return result
 
 
@@ -104,9 +115,9 @@ def _running(result, layer, mean, var, e_mean, e_var, count, v, statistics):
     result.put("running_var", *blend(layer.running_var, var * factor, e_var * factor + 3 * U * var, weight))
 
 
-def _backward(result, layer, form, v, dy, xhat, invstd, e_xhat, r_inv, statistics):
+def _backward(result, layer, form, dtype, dy, xhat, invstd, e_xhat, r_inv, statistics):
     """Sums of M products: (M+8)*u of the sum of their magnitudes, and what the error of xhat makes of them."""
-    count = dy.shape[0]
+    count, v = dy.shape[0], UNIT[parameter_type(dtype)]
     sum_dy, sum_dy_xhat = dy.sum(axis=0), (dy * xhat).sum(axis=0)
     all_dy, all_dy_xhat = np.abs(dy).sum(axis=0), np.abs(dy * xhat).sum(axis=0)
     e_sum_dy = (count + 8) * U * all_dy
@@ -122,7 +133,7 @@ def _backward(result, layer, form, v, dy, xhat, invstd, e_xhat, r_inv, statistic
         terms = dy - sum_dy / count - xhat * (sum_dy_xhat / count)
         parts = np.abs(dy) + np.abs(sum_dy / count) + np.abs(xhat * (sum_dy_xhat / count))
         error = e_sum_dy / count + np.abs(xhat) * e_sum_dy_xhat / count + e_xhat * np.abs(sum_dy_xhat / count)
-    e_dx = np.abs(scale) * ((8 * v + r_inv) * parts + error)
+    e_dx = np.abs(scale) * ((8 * v + r_inv) * parts + error) + last_rounding(dtype, scale * terms)
     result.put("dx", as_input(scale * terms, *form), as_input(e_dx, *form))
 
 

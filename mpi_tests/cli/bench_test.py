@@ -43,9 +43,11 @@ class BenchTest(unittest.TestCase):
                 self.assertEqual((line["allreduce_ms"], line["sync_overhead_ms"]), (0, 0))
 
     def test_bytes_are_those_of_the_global_batch(self):
-        outcome = self.run_bench("--json", "--shapes", "5x6x4x3", "--dtype", "f64", "--reduction", "fast")
-        self.assertEqual({(line["pass"], line["bytes"]) for line in lines_of(outcome)},
-                         {("forward", 3 * 360 * 8), ("backward", 5 * 360 * 8)})
+        for dtype, size in (("f64", 8), ("f32", 4), ("bf16", 2), ("f16", 2)):
+            outcome = self.run_bench("--json", "--shapes", "5x6x4x3", "--dtype", dtype, "--reduction", "fast")
+            self.assertEqual(outcome.code, 0, outcome)
+            self.assertEqual({(line["dtype"], line["pass"], line["bytes"]) for line in lines_of(outcome)},
+                             {(dtype, "forward", 3 * 360 * size), (dtype, "backward", 5 * 360 * size)})
 
     def test_options_choose_the_cases(self):
         outcome = self.run_bench("--json", "--shapes", "4x3x2x2", "--layout", "nhwc", "--pass", "backward", "--dtype", "f64",
@@ -72,7 +74,7 @@ class BenchTest(unittest.TestCase):
             self.assertRegex(summary, rf"{name} +\d+\.\d+  \(2 cases, ")
 
     def test_wrong_results_are_not_timed(self):
-        for dtype, spoil in (("f32", "1e-5"), ("f64", "1e-11"), ("f32", "nan")):
+        for dtype, spoil in (("f32", "1e-5"), ("f64", "1e-11"), ("bf16", "1e-2"), ("f16", "1e-3"), ("f32", "nan")):
             with self.subTest(dtype=dtype, spoil=spoil):
                 outcome = self.run_bench("--shapes", "5x6x4x3", "--dtype", dtype, f"--spoil={spoil}")
                 self.assertEqual(outcome.code, 1, outcome)
@@ -98,7 +100,7 @@ class BenchTest(unittest.TestCase):
                                  (["--shapes", "4294967296x4294967296"], ["too many elements"]),
                                  (["--layout", "chwn"], ["--layout", "nchw|nhwc|both"]),
                                  (["--pass", "sideways"], ["--pass", "forward|backward|both"]),
-                                 (["--dtype", "f16"], ["--dtype", "f32|f64"]),
+                                 (["--dtype", "f8"], ["--dtype", "f32|f64|bf16|f16"]),
                                  (["--reduction", "slow"], ["--reduction", "reproducible|fast|both"]),
                                  (["--threads", "0"], ["--threads"]),
                                  (["--seconds", "-1"], ["--seconds"]),

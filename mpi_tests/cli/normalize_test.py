@@ -21,14 +21,16 @@ class Case:
     def __init__(self, seed, folder):
         self.seed, self.folder = seed, Path(folder)
         random = self.random = np.random.default_rng(seed)
-        self.dtype = np.dtype(random.choice(["f4", "f8"]))
+        self.dtype = np.dtype(random.choice(["f2", "f4", "f8"]))
+        self.parameter_type = oracle.parameter_type(self.dtype)
         self.channels_last = bool(random.integers(2))
         shape = SHAPES[random.integers(len(SHAPES))]
         self.shape = (shape[0], *shape[2:], shape[1]) if self.channels_last else shape
         self.channels = shape[1]
         self.mode = MODES[random.integers(len(MODES))]
         self.shards = self._random_shards(shape[0])
-        self.x = self._tensor(offset=random.choice([0.0, 3.0, -1e4]))
+        # -1e4 would make f2 all but constant, so that dx may be beyond its range.
+        self.x = self._tensor(offset=random.choice([0.0, 3.0, -100.0 if self.dtype == "f2" else -1e4]))
         self.dy = self._tensor(offset=0.5) if self.mode != "eval" and random.integers(4) else None
         self.per_rank_gradients = bool(random.integers(2)) and self.mode != "local"
         self.eps = float(random.choice([1e-5, 1e-3, 0.0]))
@@ -56,15 +58,15 @@ class Case:
 
     def _parameters(self):
         def vector(low, high):
-            return self.random.uniform(low, high, self.channels).astype(self.random.choice(["f4", "f8"]))
+            return self.random.uniform(low, high, self.channels).astype(self.random.choice(["f2", "f4", "f8"]))
 
         return {"gamma": vector(-2, 2), "beta": vector(-2, 2),
                 "running-mean": vector(-2, 2), "running-var": vector(0, 4)}
 
     def layer(self):
-        """The layer as the program has it: parameters in the type of the data."""
+        """The layer as the program has it: parameters in the type of the data, or f4 if that is f2."""
         def parameter(name, default):
-            return self.given.get(name, np.full(self.channels, default)).astype(self.dtype)
+            return self.given.get(name, np.full(self.channels, default)).astype(self.parameter_type)
 
         return oracle.Layer(parameter("gamma", 1.0), parameter("beta", 0.0), parameter("running-mean", 0.0),
                             parameter("running-var", 1.0), self.eps, self.momentum, self.unbiased)
@@ -133,10 +135,11 @@ class Normalize(unittest.TestCase):
             self.assertEqual({path.name for path in out.iterdir()}, {name + ".npy" for name in expected}, where)
             for name, (value, error) in expected.items():
                 got = np.load(out / f"{name}.npy")
-                self.check_array(name, got, value, error, case.dtype, where)
+                self.check_array(name, got, value, error, case, where)
 
-    def check_array(self, name, got, value, error, dtype, where):
-        self.assertEqual(got.dtype, np.dtype("f8") if name in ("mean", "var") else dtype, name + where)
+    def check_array(self, name, got, value, error, case, where):
+        types = {"mean": np.dtype("f8"), "var": np.dtype("f8"), "y": case.dtype, "dx": case.dtype}
+        self.assertEqual(got.dtype, types.get(name, case.parameter_type), name + where)
         self.assertEqual(got.shape, value.shape, name + where)
         self.assertTrue(np.isfinite(got).all(), name + where)
         excess = np.abs(got.astype(oracle.Real) - value) - error
@@ -170,7 +173,7 @@ class Normalize(unittest.TestCase):
 
     def test_gradients_of_a_frozen_layer_are_those_of_the_whole_batch(self):
         """Sums whose terms cancel, by hand: over samples, within a sample, and with what f8 cannot hold."""
-        for dtype, big in (("f4", 2.0 ** 24), ("f8", 2.0 ** 60)):
+        for dtype, big in (("f2", 2.0 ** 15), ("f4", 2.0 ** 24), ("f8", 2.0 ** 60)):
             x, dy = np.array([[1], [2], [3]], dtype), np.array([[big], [1], [-big]], dtype)
             for shape in ((3, 1), (1, 1, 3), (3, 1, 1)):
                 rows = shape[0]
@@ -180,13 +183,13 @@ class Normalize(unittest.TestCase):
                     with self.subTest(dtype=dtype, shape=shape, split=split), tempfile.TemporaryDirectory() as folder:
                         got = self.frozen_gradients(folder, x.reshape(shape), dy.reshape(shape), RANKS, split)
                         self.assertEqual(got["dbeta"], [1])
-                        self.assertEqual(got["dgamma"], [np.dtype(dtype).type(2 - 2 * big)])
+                        self.assertEqual(got["dgamma"], [oracle.parameter_type(np.dtype(dtype)).type(2 - 2 * big)])
 
     @unittest.skipIf(RANKS == 1, "compares with one rank")
     def test_gradients_of_a_frozen_layer_are_the_same_bits_for_every_split(self):
         random = np.random.default_rng(23)
-        for dtype in ("f4", "f8"):
-            x, dy = (random.standard_normal((29, 3, 7)).astype(dtype) * 10.0 ** random.integers(-6, 7, (29, 1, 1))
+        for dtype, decades in (("f2", 3), ("f4", 6), ("f8", 6)):
+            x, dy = (random.standard_normal((29, 3, 7)) * 10.0 ** random.integers(-decades, decades + 1, (29, 1, 1))
                      for _ in range(2))
             with tempfile.TemporaryDirectory() as folder:
                 whole = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), 1, [29])

@@ -32,7 +32,7 @@ std::string file_with(int major, const std::string& header, const std::string& d
 TEST(NpyHeader, WrittenHeadersAreReadBack) {
   const TemporaryFolder folder;
   const std::vector<std::vector<Index>> shapes{{}, {0}, {3}, {2, 3}, {1, 0, 4}, {2, 1, 3, 1, 2}};
-  for (const DataType type : {DataType::f32, DataType::f64}) {
+  for (const DataType type : {DataType::f32, DataType::f64, DataType::f16}) {
     for (const auto& shape : shapes) {
       const std::string header = npy_header_bytes(type, shape);
       EXPECT_EQ(header.size() % 64, 0u);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agree.hpp"
+#include "element_type.hpp"
 #include "shards.hpp"
 #include "train/random.hpp"
 
@@ -24,7 +25,7 @@ void fill_uniform(train::Buffer<std::byte>& buffer, Stream stream, Index first, 
   T* values = reinterpret_cast<T*>(buffer.data());
   for (Index i = 0; i < count; ++i) {
     const auto index = static_cast<std::uint64_t>(first + i);
-    // Rounding to f32 may give 1: no harm.
+    // Rounding may give 1: no harm.
     values[i] = static_cast<T>(random.uniform(index, -1.0, 1.0));
   }
 }
@@ -87,7 +88,21 @@ std::optional<std::string> error_at(const char* name, Index i, double got, doubl
   return text;
 }
 
-double unit_of(DataType type) { return type == DataType::f64 ? 0x1p-53 : 0x1p-24; }
+/// The last rounding of a result: to nearest, and half the smallest number where that is more. To 16 bits by way of f32.
+double rounding(DataType type, double value) {
+  constexpr double kUnitOfFloat = 0x1p-24;
+  switch (type) {
+    case DataType::f64:
+      return 0x1p-53 * std::abs(value);
+    case DataType::bf16:
+      return (0x1p-8 + 2 * kUnitOfFloat) * std::abs(value);
+    case DataType::f16:
+      return (0x1p-11 + 2 * kUnitOfFloat) * std::abs(value) + 0x1p-25;
+    case DataType::f32:
+      break;
+  }
+  return kUnitOfFloat * std::abs(value);
+}
 
 }  // namespace
 
@@ -99,9 +114,10 @@ Batch::Batch(const Shape& global, Layout layout, DataType type, MPI_Comm comm) :
   together(comm, [&] {
     for (train::Buffer<std::byte>* buffer : {&x_, &dy_, &y_, &dx_}) buffer->resize(static_cast<std::size_t>(bytes()));
     const Index first = rows.first * global.c * global.positions();
-    const auto fill = type == DataType::f64 ? fill_uniform<double> : fill_uniform<float>;
-    fill(x_, kX, first, shape_.element_count());
-    fill(dy_, kDy, first, shape_.element_count());
+    with_element_type(type, [&](auto element) {
+      fill_uniform<decltype(element)>(x_, kX, first, shape_.element_count());
+      fill_uniform<decltype(element)>(dy_, kDy, first, shape_.element_count());
+    });
   });
 }
 
@@ -125,11 +141,9 @@ Reference::Reference(const Batch& batch, double eps, MPI_Comm comm)
       return static_cast<double>(dy[i]) * (static_cast<double>(x[i]) - mean_[c]) * invstd_[c];
     });
   };
-  if (batch.type() == DataType::f64) {
-    compute(values_of<double>(batch.x()), values_of<double>(batch.dy()));
-  } else {
-    compute(values_of<float>(batch.x()), values_of<float>(batch.dy()));
-  }
+  with_element_type(batch.type(), [&](auto element) {
+    compute(values_of<decltype(element)>(batch.x()), values_of<decltype(element)>(batch.dy()));
+  });
   // A sum of M terms has M - 1 roundings; a result some 16 more behind its sums; both sides have them, and a variance
   // has those of its mean, too.
   roundings_ = 4.0 * (static_cast<double>(count_) + 16.0) * 0x1p-53;
@@ -154,7 +168,6 @@ std::optional<std::string> Reference::find_element_error(Batch& batch) const {
   const T* dy = values_of<T>(batch.dy());
   const T* y = values_of<T>(batch.y());
   const T* dx = values_of<T>(batch.dx());
-  const double unit = unit_of(batch.type());
   const auto count = static_cast<double>(count_);
   std::vector<Bounds> bounds;
   for (std::size_t c = 0; c < mean_.size(); ++c) bounds.emplace_back(*this, c);
@@ -165,8 +178,8 @@ std::optional<std::string> Reference::find_element_error(Batch& batch) const {
     const double want_y = bounds[c].gamma * xhat + beta_of(static_cast<Index>(c));
     const double want_dx = bounds[c].gamma * invstd_[c] *
                            (static_cast<double>(dy[i]) - sum_dy_[c] / count - xhat * sum_dy_xhat_[c] / count);
-    const double bound_y = bounds[c].y + unit * std::abs(want_y);
-    const double bound_dx = bounds[c].dx + unit * std::abs(want_dx);
+    const double bound_y = bounds[c].y + rounding(batch.type(), want_y);
+    const double bound_dx = bounds[c].dx + rounding(batch.type(), want_dx);
     const double got_y = static_cast<double>(y[i]);
     const double got_dx = static_cast<double>(dx[i]);
     if (error || (std::abs(got_y - want_y) <= bound_y && std::abs(got_dx - want_dx) <= bound_dx)) return;
@@ -180,19 +193,19 @@ std::optional<std::string> Reference::find_error(Batch& batch, const Results& re
   for (std::size_t c = 0; c < mean_.size(); ++c) {
     const auto channel = static_cast<Index>(c);
     const Bounds bounds(*this, c);
-    const double unit = unit_of(batch.type());
+    const DataType type = parameter_type_for(batch.type());
     const double dgamma = sum_dy_xhat_[c];
     const double dbeta = sum_dy_[c];
     const std::optional<std::string> errors[] = {
         error_at("mean", channel, results.cache.mean[c], mean_[c], roundings_),
         error_at("var", channel, results.cache.var[c], var_[c], roundings_ * 4.0),
-        error_at("dgamma", channel, results.gradients.dgamma[channel], dgamma, bounds.sum + unit * std::abs(dgamma)),
-        error_at("dbeta", channel, results.gradients.dbeta[channel], dbeta, bounds.sum + unit * std::abs(dbeta))};
+        error_at("dgamma", channel, results.gradients.dgamma[channel], dgamma, bounds.sum + rounding(type, dgamma)),
+        error_at("dbeta", channel, results.gradients.dbeta[channel], dbeta, bounds.sum + rounding(type, dbeta))};
     for (const auto& error : errors) {
       if (error) return error;
     }
   }
-  return batch.type() == DataType::f64 ? find_element_error<double>(batch) : find_element_error<float>(batch);
+  return with_element_type(batch.type(), [&](auto element) { return find_element_error<decltype(element)>(batch); });
 }
 
 }  // namespace syncbn::cli::bench

@@ -99,8 +99,9 @@ void add_what(CLI::App& command, Options& options) {
                                      {{"reproducible", {Reduction::reproducible}},
                                       {"fast", {Reduction::fast}},
                                       {"both", {Reduction::reproducible, Reduction::fast}}});
-  add_choice<DataType>(command, "--dtype", options.dtype, "Element type",
-                       {{"f32", DataType::f32}, {"f64", DataType::f64}});
+  add_choice<DataType>(
+      command, "--dtype", options.dtype, "Element type",
+      {{"f32", DataType::f32}, {"f64", DataType::f64}, {"bf16", DataType::bf16}, {"f16", DataType::f16}});
 }
 
 void add_how(CLI::App& command, Options& options) {

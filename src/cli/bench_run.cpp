@@ -13,6 +13,7 @@
 #include "bench_report.hpp"
 #include "bench_turns.hpp"
 #include "command.hpp"
+#include "element_type.hpp"
 #include "memory_limit.hpp"
 #include "syncbn/batch_norm.hpp"
 #include "syncbn/communicator.hpp"
@@ -146,7 +147,7 @@ class Bench {
     for (const Reduction reduction : options.reductions) {
       BatchNormOptions layer;
       layer.num_features = shape.c;
-      layer.parameter_type = options.dtype;
+      layer.parameter_type = parameter_type_for(options.dtype);
       layer.reduction = reduction;
       layer.threads = options.threads;
       layer.name = std::string("bench ") + name_of(reduction);
@@ -207,13 +208,13 @@ class Bench {
 
   void spoil() {
     const TensorView dx = batch_.dx();
-    for (Index i = 0; i < dx.shape.element_count(); ++i) {
-      if (dx.type == DataType::f64) {
-        static_cast<double*>(dx.data)[i] *= 1.0 + options_.spoil;
-      } else {
-        static_cast<float*>(dx.data)[i] *= static_cast<float>(1.0 + options_.spoil);
+    with_element_type(dx.type, [&](auto element) {
+      using T = decltype(element);
+      T* values = static_cast<T*>(dx.data);
+      for (Index i = 0; i < dx.shape.element_count(); ++i) {
+        values[i] = static_cast<T>(static_cast<double>(values[i]) * (1.0 + options_.spoil));
       }
-    }
+    });
   }
 
   /// The same on all ranks.

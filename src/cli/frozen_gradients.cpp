@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "agree.hpp"
+#include "element_type.hpp"
 
 namespace syncbn::cli {
 namespace {
@@ -101,13 +102,11 @@ BatchNormGradients frozen_gradients(const BatchNormCache& cache, ConstTensorView
   std::optional<ChannelSums> sums;
   together(comm, [&] {
     sums.emplace(channels, dy.type);
-    if (dy.type == DataType::f64) {
-      sums->add_samples(dy.shape, static_cast<const double*>(cache.x.data), static_cast<const double*>(dy.data),
+    with_element_type(dy.type, [&](auto element) {
+      using T = decltype(element);
+      sums->add_samples(dy.shape, static_cast<const T*>(cache.x.data), static_cast<const T*>(dy.data),
                         cache.mean.data());
-    } else {
-      sums->add_samples(dy.shape, static_cast<const float*>(cache.x.data), static_cast<const float*>(dy.data),
-                        cache.mean.data());
-    }
+    });
   });
   sums->all_reduce(communicator);
 

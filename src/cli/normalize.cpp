@@ -23,6 +23,8 @@ struct Problem {
   Index channels = 0;
   std::vector<Index> shards;
   RowRange mine;
+
+  DataType parameter_type() const { return parameter_type_for(x.type); }
 };
 
 /// This rank's rows. y is written over x if there is no backward pass to need x; dx is written over dy.
@@ -114,7 +116,7 @@ BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MP
   layer_options.momentum = options.momentum;
   layer_options.unbiased_running_var = !options.biased_running_var;
   layer_options.parameter_gradients = options.param_grad;
-  layer_options.parameter_type = problem.x.type;
+  layer_options.parameter_type = problem.parameter_type();
   layer_options.reduction = options.reduction;
   layer_options.threads = options.threads;
   layer_options.name = "normalize";
@@ -128,7 +130,7 @@ BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MP
 
 void load_parameter(const std::string& path, const Problem& problem, MPI_Comm comm, ChannelVector& parameter) {
   if (path.empty()) return;
-  const std::vector<double> values = read_channel_vector(comm, path, problem.channels, problem.x.type);
+  const std::vector<double> values = read_channel_vector(comm, path, problem.channels, problem.parameter_type());
   for (Index c = 0; c < problem.channels; ++c) parameter.set(c, values[static_cast<std::size_t>(c)]);
 }
 
@@ -179,7 +181,7 @@ Results run_layer(const NormalizeOptions& options, const Problem& problem, MPI_C
     const bool sums_over_ranks =
         options.mode == NormalizeMode::frozen && options.param_grad == ParameterGradients::global;
     if (sums_over_ranks) {  // before dx, which is written over dy
-      results.gradients = frozen_gradients(results.cache, dy, problem.x.type, layer.communicator(), comm);
+      results.gradients = frozen_gradients(results.cache, dy, problem.parameter_type(), layer.communicator(), comm);
       call_layer(is_collective, comm, [&] { layer.backward_input(results.cache, dy, dy); });
     } else {
       call_layer(is_collective, comm, [&] { layer.backward(results.cache, dy, dy, results.gradients); });

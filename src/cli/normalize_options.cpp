@@ -15,10 +15,10 @@ namespace syncbn::cli {
 namespace {
 
 constexpr const char* kNotes =
-    "Files are little-endian f4 or f8 in C order. Every rank reads its own rows, so all hosts must see X.npy and "
-    "DY.npy;\n"
-    "rank 0 reads the other files and writes the results, in the order of the input: y, mean, var, running_mean,\n"
-    "running_var and, with --grad-output, dx, dgamma, dbeta. mean and var are f8 and are what y was normalized with.\n"
+    "Files are little-endian f2, f4 or f8 in C order. Every rank reads its own rows, so all hosts must see X.npy and\n"
+    "DY.npy; rank 0 reads the other files and writes the results, in the order of the input: y, mean, var,\n"
+    "running_mean, running_var and, with --grad-output, dx, dgamma, dbeta. mean and var are f8 and are what y was\n"
+    "normalized with; y and dx are of the input's type, the others too, but f4 for an input of f2.\n"
     "--mode local writes its statistics and parameter gradients as (ranks, C), --param-grad local the gradients.\n"
     "Nothing is written unless everything went well.\n"
     "\n"

@@ -118,7 +118,7 @@ class HeaderParser {
 
   std::string descr_literal() {
     skip_space();
-    if (!rest_.empty() && rest_.front() == '[') refuse(path_, "holds a structured dtype, wanted f4 or f8 numbers");
+    if (!rest_.empty() && rest_.front() == '[') refuse(path_, "holds a structured dtype, wanted f2, f4 or f8 numbers");
     return string_literal();
   }
 
@@ -167,12 +167,13 @@ class HeaderParser {
 DataType type_of_descr(const std::string& path, const std::string& descr) {
   if (descr == "<f4") return DataType::f32;
   if (descr == "<f8") return DataType::f64;
-  if (descr == "<f2") refuse(path, "holds half-precision numbers ('<f2'), which the layer does not support yet");
-  if (descr == ">f4" || descr == ">f8") {
-    refuse(path,
-           "holds big-endian numbers ('" + descr + "'), wanted '<f4' or '<f8': x.astype('<" + descr.substr(1) + "')");
+  if (descr == "<f2") return DataType::f16;
+  if (descr == ">f2" || descr == ">f4" || descr == ">f8") {
+    std::string little = descr;
+    little.front() = '<';
+    refuse(path, "holds big-endian numbers ('" + descr + "'), wanted '" + little + "': x.astype('" + little + "')");
   }
-  refuse(path, "holds numbers of dtype '" + shortened(descr) + "', wanted '<f4' or '<f8': x.astype('<f4')");
+  refuse(path, "holds numbers of dtype '" + shortened(descr) + "', wanted '<f2', '<f4' or '<f8': x.astype('<f4')");
 }
 
 /// Bytes of the data; nullopt if that does not fit 64 bits. A shape with a 0 in it must also be sane without the 0, so
@@ -277,7 +278,7 @@ void read_npy_elements(const std::string& path, const NpyHeader& header, Index f
 }
 
 std::string npy_header_bytes(DataType type, const std::vector<Index>& shape) {
-  const std::string dict = std::string("{'descr': '<f") + (type == DataType::f64 ? "8" : "4") +
+  const std::string dict = "{'descr': '<f" + std::to_string(size_of(type)) +
                            "', 'fortran_order': False, 'shape': " + tuple_text(shape) + ", }";
   constexpr std::size_t kAlignment = 64;
   const bool is_long = kPreambleBytes + 2 + dict.size() + kAlignment > 0xffff;

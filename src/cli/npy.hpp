@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// NumPy's .npy files: f32 and f64, little-endian, C order. Nothing of a file is trusted before its header and its real
+// NumPy's .npy files: f16, f32 and f64 (NumPy has no bf16), little-endian, C order. Nothing of a file is trusted before its header and its real
 // size have been found to agree.
 #pragma once
 

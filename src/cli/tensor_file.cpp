@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "agree.hpp"
+#include "element_type.hpp"
 
 namespace syncbn::cli {
 namespace {
@@ -36,7 +37,8 @@ std::string index_text(Index i, const std::vector<Index>& shape) {
 template <class T>
 void require_finite(const std::string& path, const std::vector<Index>& shape, Index first, Index count,
                     const T* values) {
-  const T* bad = std::find_if_not(values, values + count, [](T value) { return std::isfinite(value); });
+  const T* bad =
+      std::find_if_not(values, values + count, [](T value) { return std::isfinite(static_cast<double>(value)); });
   if (bad == values + count) return;
   throw LocalFailure(kBadData, "'" + path + "' has " + number_text(static_cast<double>(*bad)) + " at " +
                                    index_text(first + (bad - values), shape) + ", wanted finite numbers");
@@ -45,11 +47,9 @@ void require_finite(const std::string& path, const std::vector<Index>& shape, In
 /// `values` is rows of the whole array from element `first` on.
 void require_finite(const std::string& path, const NpyHeader& header, Index first, const Bytes& values) {
   const Index count = static_cast<Index>(values.size()) / size_of(header.type);
-  if (header.type == DataType::f64) {
-    require_finite(path, header.shape, first, count, reinterpret_cast<const double*>(values.data()));
-  } else {
-    require_finite(path, header.shape, first, count, reinterpret_cast<const float*>(values.data()));
-  }
+  with_element_type(header.type, [&](auto element) {
+    require_finite(path, header.shape, first, count, reinterpret_cast<const decltype(element)*>(values.data()));
+  });
 }
 
 /// Calls `move` for consecutive pieces that fit an int, each with its offset and size.
@@ -73,13 +73,13 @@ void send_bytes(MPI_Comm comm, const void* bytes, Index count) {
 }
 
 std::vector<double> widened(const NpyHeader& header, const Bytes& bytes) {
-  const auto count = static_cast<std::size_t>(header.element_count());
-  if (header.type == DataType::f64) {
-    const auto* values = reinterpret_cast<const double*>(bytes.data());
-    return {values, values + count};
-  }
-  const auto* values = reinterpret_cast<const float*>(bytes.data());
-  return {values, values + count};
+  std::vector<double> wide(static_cast<std::size_t>(header.element_count()));
+  with_element_type(header.type, [&](auto element) {
+    using T = decltype(element);
+    const T* values = reinterpret_cast<const T*>(bytes.data());
+    std::transform(values, values + wide.size(), wide.begin(), [](T value) { return static_cast<double>(value); });
+  });
+  return wide;
 }
 
 std::vector<double> read_channel_vector_here(const std::string& path, Index channels, DataType type) {
