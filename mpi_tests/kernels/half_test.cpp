@@ -163,8 +163,8 @@ TYPED_TEST(Half, StreamedOutputsAreTheSame) {
         Guarded<TypeParam> got(3 * positions, shift);
         const std::vector<double> mean(3, rows[0]), low(3, rows[1]), scale(3, rows[2]), offset(3, rows[3]);
         const kernels::ForwardCoefficients k{{mean.data(), low.data()}, scale.data(), offset.data()};
-        this->plain().normalize(x.data(), wanted.data(), {1, {3, positions, false}}, k);
-        table.normalize(x.data(), got.data(), {1, {3, positions, false}, /*streams=*/true}, k);
+        this->plain().normalize(x.data(), wanted.data(), {1, {3, positions, false}}, k, {});
+        table.normalize(x.data(), got.data(), {1, {3, positions, false}, /*streams=*/true}, k, {});
         ASSERT_TRUE(same_bits(got, wanted)) << "positions " << positions << ", shift " << shift;
       }
     }
@@ -177,8 +177,8 @@ TYPED_TEST(Half, StreamedOutputsAreTheSame) {
       for (double& number : numbers) number = std::ldexp(static_cast<double>(random() >> 11), -53);
       const kernels::ForwardCoefficients k{
           {numbers.data(), numbers.data() + 16}, numbers.data() + 32, numbers.data() + 48};
-      this->plain().normalize(x.data(), wanted.data(), {5, {16, 1, true}}, k);
-      table.normalize(x.data(), got.data(), {5, {16, 1, true}, /*streams=*/true}, k);
+      this->plain().normalize(x.data(), wanted.data(), {5, {16, 1, true}}, k, {});
+      table.normalize(x.data(), got.data(), {5, {16, 1, true}, /*streams=*/true}, k, {});
       ASSERT_TRUE(same_bits(got, wanted)) << "rows, shift " << shift;
     }
   });

@@ -101,7 +101,7 @@ TYPED_TEST(TwinSums, MaskedGradientSums) {
         fill(mean, kind, random);
         const Mean mean_view{mean.data(), mean.data() + channels};
         Guarded<TypeParam> wanted_g(element_count(shape));
-        for (Index i = 0; i < y.count(); ++i) wanted_g[i] = y[i] <= TypeParam(0) ? TypeParam(0) : dy[i];
+        for (Index i = 0; i < y.count(); ++i) wanted_g[i] = static_cast<double>(y[i]) <= 0.0 ? TypeParam(0) : dy[i];
         Guarded<double> wanted(2 * channels);
         this->plain().gradient_sums(x.data(), wanted_g.data(), shape.sample, mean_view, wanted.data(),
                                     wanted.data() + channels);
