@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 class BatchNormFused : public ::testing::Test {};
-using ElementTypes = ::testing::Types<float, double>;
+using ElementTypes = ::testing::Types<float, double, bfloat16, float16>;
 TYPED_TEST_SUITE(BatchNormFused, ElementTypes);
 
 struct Variant {
@@ -38,7 +38,7 @@ LayerCase<T> fused_case(std::uint64_t seed, const Variant& variant, int threads 
 
 template <class T>
 Tensor<T> relu_of(Tensor<T> tensor) {
-  for (T& value : tensor.values) value = value < T(0) ? T(0) : value;
+  for (T& value : tensor.values) value = static_cast<double>(value) < 0.0 ? T(0) : value;
   return tensor;
 }
 
@@ -46,7 +46,7 @@ Tensor<T> relu_of(Tensor<T> tensor) {
 template <class T>
 Tensor<T> masked(Tensor<T> dy, const Tensor<T>& y) {
   for (std::size_t i = 0; i < dy.values.size(); ++i) {
-    if (y.values[i] <= T(0)) dy.values[i] = T(0);
+    if (static_cast<double>(y.values[i]) <= 0.0) dy.values[i] = T(0);
   }
   return dy;
 }
@@ -119,7 +119,7 @@ TYPED_TEST(BatchNormFused, ResidualIsAddedBeforeTheActivation) {
         const Real sum = static_cast<Real>(steps.y.values[i]) + static_cast<Real>(z.values[i]);
         const Real wanted = has_relu && sum < 0 ? 0 : sum;
         const Real terms = std::abs(static_cast<Real>(steps.y.values[i])) + std::abs(static_cast<Real>(z.values[i]));
-        ASSERT_LE(std::abs(static_cast<Real>(y.values[i]) - wanted), 2 * tolerance::kUnit<TypeParam> * terms);
+        ASSERT_LE(std::abs(static_cast<Real>(y.values[i]) - wanted), 2 * tolerance::rounding<TypeParam>(terms));
       }
 
       const Tensor<TypeParam> wanted_dy = has_relu ? masked(dy, y) : dy;

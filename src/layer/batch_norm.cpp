@@ -256,7 +256,7 @@ class BatchNorm::Impl {
     if (!problem) problem = sum_gradients(cache, dy, "backward");
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (!problem && local) finish_gradients(*own_);  // before the message turns this rank's sums into global ones
-    rounds_.merge(key_of(Pass::backward), {0, type_of(dy)}, message_, sums_->merge_gradients(), problem);
+    rounds_.merge(key_of(Pass::backward), {0, type_of(dy.dy)}, message_, sums_->merge_gradients(), problem);
 
     check_sums("backward");
     finish_gradients(*global_);

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+// Highway vocabulary for the kernels, part one: vectors of doubles from memory of any element type, and back. Included
+// once per target.
+#if defined(SYNCBN_KERNELS_LOADS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef SYNCBN_KERNELS_LOADS_INL
+#undef SYNCBN_KERNELS_LOADS_INL
+#else
+#define SYNCBN_KERNELS_LOADS_INL
+#endif
+
+#include <cstring>
+
+#include "hwy/highway.h"
+#include "kernels/kernels.hpp"
+#include "kernels/one.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace syncbn::kernels {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Doubles = hn::ScalableTag<double>;
+using Integers = hn::ScalableTag<std::int64_t>;
+using Vector = hn::Vec<Doubles>;
+using IntegerVector = hn::Vec<Integers>;
+
+/// Doubles in a vector.
+inline constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(Doubles()));
+
+HWY_INLINE Vector load(const double* p) { return hn::LoadU(Doubles(), p); }
+HWY_INLINE Vector load(const float* p) {
+  const hn::Rebind<float, Doubles> d;
+  return hn::PromoteTo(Doubles(), hn::LoadU(d, p));
+}
+
+HWY_INLINE void store(Vector v, double* p) { hn::StoreU(v, Doubles(), p); }
+HWY_INLINE void store(Vector v, float* p) {
+  const hn::Rebind<float, Doubles> d;
+  hn::StoreU(hn::DemoteTo(d, v), d, p);
+}
+
+#if HWY_ARCH_X86
+/// One vector's elements of 16 bits, as they lie in memory: by way of float in both directions, as kernels/one.hpp says.
+using Halves = hn::Rebind<std::uint16_t, Doubles>;
+using HalfVector = hn::Vec<Halves>;
+
+inline const std::uint16_t* patterns(const void* p) { return static_cast<const std::uint16_t*>(p); }
+inline std::uint16_t* patterns(void* p) { return static_cast<std::uint16_t*>(p); }
+
+HWY_INLINE Vector widened(HalfVector v, const bfloat16*) {
+  const hn::Rebind<std::uint32_t, Doubles> d32;
+  const hn::Rebind<float, Doubles> df;
+  return hn::PromoteTo(Doubles(), hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(d32, v))));
+}
+HWY_INLINE Vector widened(HalfVector v, const float16*) {
+  const hn::Rebind<hwy::float16_t, Doubles> d16;
+  const hn::Rebind<float, Doubles> df;
+  return hn::PromoteTo(Doubles(), hn::PromoteTo(df, hn::BitCast(d16, v)));
+}
+
+/// The upper 16 bits of every 32.
+HWY_INLINE HalfVector upper_halves(hn::Vec<hn::Rebind<std::uint32_t, Doubles>> v) {
+  const hn::Repartition<std::uint8_t, hn::Rebind<std::uint32_t, Doubles>> d8;
+  constexpr std::uint8_t kNone = 0x80;
+  alignas(32) static constexpr std::uint8_t kTaken[32] = {
+      2, 3, 6, 7, 10, 11, 14, 15, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone,
+      2, 3, 6, 7, 10, 11, 14, 15, kNone, kNone, kNone, kNone, kNone, kNone, kNone, kNone};
+  const auto taken = hn::TableLookupBytesOr0(hn::BitCast(d8, v), hn::Load(d8, kTaken));
+#if HWY_TARGET <= HWY_AVX3
+  const hn::Repartition<std::uint64_t, decltype(d8)> d64;
+  const auto words = hn::BitCast(d64, taken);
+  return hn::BitCast(Halves(), hn::LowerHalf(hn::ConcatEven(d64, words, words)));
+#else
+  return HalfVector{taken.raw};
+#endif
+}
+
+/// With integers: the instruction for it (AVX512_BF16) flushes subnormal numbers. A NaN is quiet after DemoteTo, so its
+/// upper half is a NaN; rounding could carry it out of the pattern.
+HWY_INLINE HalfVector narrowed(Vector v, const bfloat16*) {
+  const hn::Rebind<float, Doubles> df;
+  const hn::Rebind<std::uint32_t, Doubles> d32;
+  const auto value = hn::DemoteTo(df, v);
+  const auto bits = hn::BitCast(d32, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto to_add = hn::IfThenElseZero(hn::RebindMask(d32, hn::Eq(value, value)), hn::Add(odd, hn::Set(d32, 0x7fff)));
+  return upper_halves(hn::Add(bits, to_add));
+}
+/// The processor's conversion rounds to nearest and keeps subnormal numbers whatever its control register says.
+HWY_INLINE HalfVector narrowed(Vector v, const float16*) {
+  const hn::Rebind<float, Doubles> df;
+  const hn::Rebind<hwy::float16_t, Doubles> d16;
+  return hn::BitCast(Halves(), hn::DemoteTo(d16, hn::DemoteTo(df, v)));
+}
+
+/// As widened, with one shuffle in place of a conversion and a shift: every 128 bits of the floats take their patterns from
+/// a copy of the same 16 bytes.
+HWY_INLINE Vector load(const bfloat16* p) {
+  const hn::Rebind<float, Doubles> df;
+  const hn::Repartition<std::uint8_t, decltype(df)> d8;
+  constexpr std::uint8_t kNone = 0x80;
+  alignas(32) static constexpr std::uint8_t kUpperHalves[32] = {
+      kNone, kNone, 0, 1, kNone, kNone, 2,  3,  kNone, kNone, 4,  5,  kNone, kNone, 6,  7,
+      kNone, kNone, 8, 9, kNone, kNone, 10, 11, kNone, kNone, 12, 13, kNone, kNone, 14, 15};
+#if HWY_TARGET <= HWY_AVX3
+  const auto bytes = hn::LoadDup128(d8, reinterpret_cast<const std::uint8_t*>(p));
+#else
+  const hn::Vec<decltype(d8)> bytes{hn::LoadU(Halves(), patterns(p)).raw};
+#endif
+  return hn::PromoteTo(Doubles(), hn::BitCast(df, hn::TableLookupBytesOr0(bytes, hn::Load(d8, kUpperHalves))));
+}
+HWY_INLINE Vector load(const float16* p) { return widened(hn::LoadU(Halves(), patterns(p)), p); }
+HWY_INLINE void store(Vector v, bfloat16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
+HWY_INLINE void store(Vector v, float16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
+
+/// Past the cache, to a multiple of the vector's bytes. (Highway's Stream writes 16 bytes, however few the vector has.)
+HWY_INLINE void stream_halves(HalfVector v, std::uint16_t* p) {
+#if HWY_TARGET <= HWY_AVX3
+  hn::Stream(v, Halves(), p);
+#elif HWY_TARGET == HWY_AVX2 && HWY_ARCH_X86_64
+  _mm_stream_si64(reinterpret_cast<long long*>(p), _mm_cvtsi128_si64(v.raw));
+#else
+  hn::StoreU(v, Halves(), p);
+#endif
+}
+#else
+template <class Half>
+HWY_INLINE Vector load_halves(const Half* p) {
+  float values[kWidth];
+  for (Index i = 0; i < kWidth; ++i) values[i] = read(p + i);
+  return load(values);
+}
+template <class Half>
+HWY_INLINE void store_halves(Vector v, Half* p) {
+  float values[kWidth];
+  store(v, values);
+  for (Index i = 0; i < kWidth; ++i) write(p + i, values[i]);
+}
+HWY_INLINE Vector load(const bfloat16* p) { return load_halves(p); }
+HWY_INLINE Vector load(const float16* p) { return load_halves(p); }
+HWY_INLINE void store(Vector v, bfloat16* p) { store_halves(v, p); }
+HWY_INLINE void store(Vector v, float16* p) { store_halves(v, p); }
+#endif
+
+#if HWY_ARCH_X86  // where masked accesses do not touch the memory of lanes that are off
+/// The first n lanes; the others are 0 and their memory is not touched.
+HWY_INLINE Vector load_first(const double* p, Index n) {
+  return hn::MaskedLoad(hn::FirstN(Doubles(), static_cast<size_t>(n)), Doubles(), p);
+}
+HWY_INLINE Vector load_first(const float* p, Index n) {
+  const hn::Rebind<float, Doubles> d;
+  return hn::PromoteTo(Doubles(), hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(n)), d, p));
+}
+HWY_INLINE void store_first(Vector v, double* p, Index n) {
+  hn::BlendedStore(v, hn::FirstN(Doubles(), static_cast<size_t>(n)), Doubles(), p);
+}
+HWY_INLINE void store_first(Vector v, float* p, Index n) {
+  const hn::Rebind<float, Doubles> d;
+  hn::BlendedStore(hn::DemoteTo(d, v), hn::FirstN(d, static_cast<size_t>(n)), d, p);
+}
+
+/// AVX2 has no masks for 16-bit elements.
+template <class Half>
+HWY_INLINE Vector load_first_halves(const Half* p, Index n) {
+#if HWY_TARGET <= HWY_AVX3
+  return widened(hn::MaskedLoad(hn::FirstN(Halves(), static_cast<size_t>(n)), Halves(), patterns(p)), p);
+#else
+  Half padded[kWidth] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(Half));
+  return load(padded);
+#endif
+}
+template <class Half>
+HWY_INLINE void store_first_halves(Vector v, Half* p, Index n) {
+#if HWY_TARGET <= HWY_AVX3
+  hn::BlendedStore(narrowed(v, p), hn::FirstN(Halves(), static_cast<size_t>(n)), Halves(), patterns(p));
+#else
+  Half padded[kWidth];
+  store(v, padded);
+  std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(Half));
+#endif
+}
+HWY_INLINE Vector load_first(const bfloat16* p, Index n) { return load_first_halves(p, n); }
+HWY_INLINE Vector load_first(const float16* p, Index n) { return load_first_halves(p, n); }
+HWY_INLINE void store_first(Vector v, bfloat16* p, Index n) { store_first_halves(v, p, n); }
+HWY_INLINE void store_first(Vector v, float16* p, Index n) { store_first_halves(v, p, n); }
+#else
+template <class T>
+HWY_INLINE Vector load_first(const T* p, Index n) {
+  T padded[kWidth] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(T));
+  return load(padded);
+}
+template <class T>
+HWY_INLINE void store_first(Vector v, T* p, Index n) {
+  T padded[kWidth];
+  store(v, padded);
+  std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(T));
+}
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace syncbn::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif
