@@ -52,6 +52,43 @@ TEST(TopFor, FollowsItsDefinition) {
   }
 }
 
+TEST(TopFor, BothSignsAgreeWhereItSaysSo) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(statistics::top_for_both_signs(0.0), statistics::kNoWindow);
+  EXPECT_EQ(statistics::top_for_both_signs(infinity), statistics::kNoTop);
+  EXPECT_EQ(statistics::top_for_both_signs(std::nan("")), statistics::kNoTop);
+  int rare = 0;
+  for (int exponent = -1074; exponent < 1024; ++exponent) {
+    const double power = std::ldexp(1.0, exponent);
+    // Around powers of two, half a unit of a top bin above and below them, and in between.
+    for (const double offset : {0.0, 0x1p-52, 0x1p-36, 0x1.8p-36, 0x1p-35, 0.5, -0x1p-52, -0x1p-36, -0x1.8p-36}) {
+      for (const double away : {0.0, infinity}) {
+        const double value = std::nextafter(power * (1.0 + offset), away);
+        if (!std::isfinite(value) || value == 0.0) continue;
+        const int top = statistics::top_for_both_signs(value);
+        const bool agree = statistics::top_for(value) == statistics::top_for(-value);
+        ASSERT_EQ(top, agree ? statistics::top_for(value) : statistics::kNoTop) << std::hexfloat << value;
+        rare += agree ? 0 : 1;
+        const double pair[] = {value, value};
+        const int common = statistics::common_top_for_both_signs(pair, 2);
+        ASSERT_TRUE(common == top || common == statistics::kNoTop) << std::hexfloat << value;
+      }
+    }
+  }
+  EXPECT_GT(rare, 0);
+}
+
+TEST(TopFor, CommonTopIsThatOfAll) {
+  const double tops_apart[] = {1.0, 0.01};
+  EXPECT_EQ(statistics::common_top_for_both_signs(tops_apart, 2), statistics::kNoTop);
+  const double with_zero[] = {1.0, 0.0};
+  EXPECT_EQ(statistics::common_top_for_both_signs(with_zero, 2), statistics::kNoTop);
+  const double with_nan[] = {std::nan(""), 1.0};
+  EXPECT_EQ(statistics::common_top_for_both_signs(with_nan, 2), statistics::kNoTop);
+  const double ordinary[] = {3.0, 0.3, 1e9, 2.0};
+  EXPECT_EQ(statistics::common_top_for_both_signs(ordinary, 4), statistics::top_for(3.0));
+}
+
 TEST(TopFor, GrowsWithTheMagnitudeOfValuesOfOneSign) {
   std::vector<double> values;
   for (const double value : nasty_values(kLowestBin, kHighestBin)) {

@@ -77,7 +77,7 @@ class ReproducibleSum::Impl {
       windows.attach(block(), half, DataTypeOf<T>::value, source);
       windows.deposit(
           [&](auto bins_a, auto bins_b, Index from) { return kernel.deposit_pairs(rows, bins_a, bins_b, from); },
-          [&](Index from, Index width, auto& largest) { kernel.pair_extremes(rows, from, width, largest); },
+          [&](Index from, Index width, Index, auto& largest) { kernel.pair_extremes(rows, from, width, largest); },
           [&](Index from, Index width) {
             return kernels::PairRows{rows.a + from, rows.b + from, 1, rows.stride, width};
           });

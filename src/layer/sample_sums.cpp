@@ -25,7 +25,11 @@ void SampleSums::deposit_pairs(const ConstTensorView& x, Index rows) {
   const kernels::PairRows pairs = pair_rows(rows);
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   windows_.deposit([&](auto a, auto b, Index from) { return kernel.deposit_pairs(pairs, a, b, from); },
-                   [&](Index from, Index width, auto& largest) { kernel.pair_extremes(pairs, from, width, largest); },
+                   [&](Index from, Index width, Index most, auto& largest) {
+                     kernels::PairRows some = pairs;
+                     some.rows = std::min(some.rows, most);
+                     kernel.pair_extremes(some, from, width, largest);
+                   },
                    [&](Index from, Index width) {
                      return kernels::PairRows{pairs.a + from, pairs.b + from, rows, channels_, width};
                    });
@@ -85,8 +89,8 @@ void SampleSums::add_rows(const ConstTensorView& x) {
     }
     windows_.deposit(
         [&](auto a, auto b, Index from) { return kernel.deposit_values(block, samples, channels_, a, b, from); },
-        [&](Index from, Index width, auto& largest) {
-          kernel.value_extremes(block, samples, channels_, from, width, largest);
+        [&](Index from, Index width, Index most, auto& largest) {
+          kernel.value_extremes(block, std::min(samples, most), channels_, from, width, largest);
         },
         [&](Index from, Index width) {
           kernel.expand_values(block, samples, channels_, from, width, a_.data(), b_.data());
@@ -127,8 +131,8 @@ void SampleSums::add_gradient_rows(const ConstTensorView& x, const OutputGradien
         [&](auto a, auto b, Index from) {
           return kernel.deposit_gradients(x_block, dy_block, rows, channels_, mean, a, b, from);
         },
-        [&](Index from, Index width, auto& largest) {
-          kernel.gradient_extremes(x_block, dy_block, rows, channels_, mean, from, width, largest);
+        [&](Index from, Index width, Index most, auto& largest) {
+          kernel.gradient_extremes(x_block, dy_block, std::min(rows, most), channels_, mean, from, width, largest);
         },
         [&](Index from, Index width) {
           kernel.expand_gradients(x_block, dy_block, rows, channels_, mean, from, width, a_.data(), b_.data());

@@ -3,14 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace syncbn::statistics {
 namespace {
 
 constexpr int kDoubleDigits = 53;
-constexpr int kTopBits = kBinWidth - 2;  // kTopHalf = 2^kTopBits
-static_assert(kTopHalf == std::int64_t{1} << kTopBits);
 
 std::int64_t& bin_of(const BinsView& view, int k, Index i) { return view.bin[static_cast<Index>(k) * view.size + i]; }
 
@@ -27,13 +26,13 @@ Decoded decode(double value) {
   return {static_cast<std::int64_t>(std::ldexp(fraction, kDoubleDigits)), exponent - kDoubleDigits};
 }
 
-/// ilogb without the call, for normal numbers.
-int exponent_of(double value) {
+/// As a normal double's exponent field has it.
+int biased_exponent_of(double value) {
   std::uint64_t bits;
   static_assert(sizeof bits == sizeof value);
-  __builtin_memcpy(&bits, &value, sizeof bits);
+  std::memcpy(&bits, &value, sizeof bits);
   const int biased = static_cast<int>(bits >> 52 & 0x7ff);
-  return biased != 0 ? biased - 1023 : std::ilogb(value);
+  return biased != 0 ? biased : std::ilogb(value) + 1023;
 }
 
 /// n / 2^shift rounded to the nearest integer, ties to even; shift > 0.
@@ -65,49 +64,36 @@ std::uint8_t non_finite_kind(double value) {
 
 }  // namespace
 
-namespace {
-
-/// |value| < 2^above * kTopHalf, and the lowest top bin by that alone.
-struct TopByExponent {
-  int above;
-  int top;
-  explicit TopByExponent(double value) : above(exponent_of(value) + 1 - kTopBits) {
-    constexpr int kShift = 64;  // makes the dividend positive
-    top = (above + kBinWidth * kShift + kBinWidth - 1) / kBinWidth - kShift;
-  }
-  // At the ends of a bin's range rounding decides: up to kTopHalf is one too many, down to -kTopHalf still fits.
-  bool is_just_inside() const { return above == kBinWidth * top; }
-  bool is_just_outside() const { return above == kBinWidth * (top - 1) + 1; }
-};
-
-}  // namespace
-
 int top_for(double value) {
-  const TopByExponent guess(value);
+  const bins_detail::TopByExponent guess(biased_exponent_of(value));
   if (guess.is_just_inside() && units_of(decode(value), guess.top) == kTopHalf) return guess.top + 1;
   if (guess.is_just_outside() && units_of(decode(value), guess.top - 1) == -kTopHalf) return guess.top - 1;
   return guess.top;
 }
 
-std::optional<int> top_for_both_signs(double magnitude) {
-  const TopByExponent guess(magnitude);
-  if (!guess.is_just_inside() && !guess.is_just_outside()) return guess.top;
+int bins_detail::top_for_rare_magnitude(double magnitude) {
+  if (magnitude == 0.0) return kNoWindow;
+  if (!std::isfinite(magnitude)) return kNoTop;
   const int top = top_for(magnitude);
-  return top == top_for(-magnitude) ? std::optional<int>(top) : std::nullopt;
+  return top == top_for(-magnitude) ? top : kNoTop;
+}
+
+int common_top_for_both_signs(const double* magnitude, Index count) {
+  std::uint64_t least = UINT64_MAX, most = 0;
+  for (Index i = 0; i < count; ++i) {
+    std::uint64_t bits;
+    std::memcpy(&bits, magnitude + i, sizeof bits);
+    least = std::min(least, bits);
+    most = std::max(most, bits);
+  }
+  const bins_detail::TopForBothSigns low(least), high(most);
+  return low.top == high.top && !low.is_rare && !high.is_rare ? low.top : kNoTop;
 }
 
 void clear_bins(const BinsView& view) {
   std::fill_n(view.bin, view.size * view.bins, 0);
   std::fill_n(view.top, view.size, kNoWindow);
   std::fill_n(view.nonfinite, view.size, std::uint8_t{0});
-}
-
-void raise_window(const BinsView& view, Index i, int top) {
-  const int now = view.top[i];
-  if (top <= now) return;
-  const int steps = now == kNoWindow ? view.bins : std::min(top - now, view.bins);
-  for (int k = view.bins - 1; k >= 0; --k) bin_of(view, k, i) = k >= steps ? bin_of(view, k - steps, i) : 0;
-  view.top[i] = static_cast<std::int16_t>(top);
 }
 
 void deposit(const BinsView& view, Index i, double value) {
@@ -166,11 +152,11 @@ float round_to_float(DoubleDouble value) {
   // Round hi + lo to odd in double first: with two or more spare bits the second rounding is then the only one.
   std::int64_t bits;
   static_assert(sizeof bits == sizeof hi);
-  __builtin_memcpy(&bits, &hi, sizeof bits);
+  std::memcpy(&bits, &hi, sizeof bits);
   const bool away = (value.lo > 0.0) == (hi > 0.0);
   if ((bits & 1) == 0) bits += away ? 1 : -1;
   double odd;
-  __builtin_memcpy(&odd, &bits, sizeof odd);
+  std::memcpy(&odd, &bits, sizeof odd);
   return static_cast<float>(odd);
 }
 

@@ -30,9 +30,10 @@
 // 2^26 values before any bin can overflow and needs no carry bins.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <cstring>
 
 #include "statistics/double_double.hpp"
 #include "statistics/wide_integer.hpp"
@@ -43,6 +44,8 @@ namespace syncbn::statistics {
 inline constexpr int kBinWidth = 37;                  ///< Bits per bin.
 inline constexpr int kMaxBins = 5;                    ///< Bins in a window, at most.
 inline constexpr std::int16_t kNoWindow = INT16_MIN;  ///< Top of an accumulator that has seen zeros only.
+
+inline constexpr int kNoTop = INT16_MAX;
 
 /// What a top bin takes: n units, n in [-kTopHalf, kTopHalf). (Not symmetric: so one pass over the bits can check it.)
 inline constexpr std::int64_t kTopHalf = std::int64_t{1} << (kBinWidth - 2);
@@ -57,9 +60,13 @@ enum NonFinite : std::uint8_t { kHasNan = 1, kHasPlusInfinity = 2, kHasMinusInfi
 /// kTopHalf).
 int top_for(double value);
 
-/// The lowest top bin for values of this magnitude (finite, not 0) of either sign; nothing if their sign decides, which
-/// happens at the ends of a bin's range only.
-std::optional<int> top_for_both_signs(double magnitude);
+/// The lowest top bin for values of this magnitude, >= 0, of either sign: kNoWindow for 0, kNoTop for infinity and NaN
+/// and where their sign decides, which happens at the ends of a bin's range only.
+inline int top_for_both_signs(double magnitude);
+
+/// What top_for_both_signs says of all `count` > 0 magnitudes, if it is quick to see that it says the same top bin; else
+/// kNoTop.
+int common_top_for_both_signs(const double* magnitude, Index count);
 
 /// `size` accumulators with `bins` bins each, in memory that somebody else owns. Bin k (0 = top) of accumulator i is
 /// bin[k * size + i].
@@ -74,8 +81,62 @@ struct BinsView {
 /// All accumulators <- the empty set.
 void clear_bins(const BinsView& view);
 
+namespace bins_detail {
+
+/// |value| < 2^above * kTopHalf, and the lowest top bin by that alone.
+struct TopByExponent {
+  int above;
+  int top;
+  /// From a normal double's exponent, biased as its bits are.
+  explicit TopByExponent(int biased_exponent) : above(biased_exponent - 1022 - (kBinWidth - 2)) {
+    constexpr int kShift = 64;  // makes the dividend positive
+    top = static_cast<int>(static_cast<unsigned>(above + kBinWidth * kShift + kBinWidth - 1) / kBinWidth) - kShift;
+  }
+  // At the ends of a bin's range rounding decides: up to kTopHalf is one too many, down to -kTopHalf still fits.
+  bool is_just_inside() const { return above == kBinWidth * top; }
+  bool is_just_outside() const { return above == kBinWidth * (top - 1) + 1; }
+};
+
+/// Of a double >= 0, from its bits: TopByExponent, and whether that alone does not tell the top for both signs.
+struct TopForBothSigns {
+  int top;
+  bool is_rare;
+  explicit TopForBothSigns(std::uint64_t bits) {
+    const auto biased_exponent = static_cast<int>(bits >> 52);
+    const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
+    const TopByExponent guess(biased_exponent);
+    top = guess.top;
+    // Within half a unit of the end of the range, of 2^(kBinWidth-2) units.
+    constexpr std::uint64_t kHalfUnit = std::uint64_t{1} << (52 - (kBinWidth - 1));
+    is_rare = biased_exponent == 0 || biased_exponent == 0x7ff ||
+              (guess.is_just_inside() && fraction >= (std::uint64_t{1} << 52) - 2 * kHalfUnit) ||
+              (guess.is_just_outside() && fraction <= kHalfUnit);
+  }
+};
+
+int top_for_rare_magnitude(double magnitude);
+
+}  // namespace bins_detail
+
+inline int top_for_both_signs(double magnitude) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &magnitude, sizeof bits);
+  const bins_detail::TopForBothSigns guess(bits);
+  return guess.is_rare ? bins_detail::top_for_rare_magnitude(magnitude) : guess.top;
+}
+
 /// Moves the window of accumulator i up so that its top is at least `top`. A lower `top` changes nothing.
-void raise_window(const BinsView& view, Index i, int top);
+inline void raise_window(const BinsView& view, Index i, int top);
+
+inline void raise_window(const BinsView& view, Index i, int top) {
+  const int now = view.top[i];
+  if (top <= now) return;
+  const int steps = now == kNoWindow ? view.bins : std::min(top - now, view.bins);
+  std::int64_t* bin = view.bin + i;
+  for (int k = view.bins - 1; k >= steps; --k) bin[k * view.size] = bin[(k - steps) * view.size];
+  for (int k = 0; k < steps; ++k) bin[k * view.size] = 0;
+  view.top[i] = static_cast<std::int16_t>(top);
+}
 
 /// Adds one value to accumulator i.
 void deposit(const BinsView& view, Index i, double value);
