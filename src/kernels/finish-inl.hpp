@@ -7,6 +7,7 @@
 #define SYNCBN_KERNELS_FINISH_INL
 #endif
 
+#include <cstring>
 #include <limits>
 
 #include "kernels/sums-inl.hpp"
@@ -46,6 +47,17 @@ HWY_INLINE Pairs divided(Pairs a, Vector b) {
   return fast_two_sum_of(q, hn::Div(hn::Add(rest, a.lo), b));
 }
 
+/// The first n bins; the others are 0 and their memory is not touched.
+HWY_INLINE IntegerVector load_first(const std::int64_t* p, Index n) {
+#if HWY_ARCH_X86
+  return hn::MaskedLoad(hn::FirstN(Integers(), static_cast<size_t>(n)), Integers(), p);
+#else
+  std::int64_t padded[kWidth] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof *p);
+  return hn::LoadU(Integers(), padded);
+#endif
+}
+
 /// The three bins of a vector of channels as one pair, hi rounded to nearest and lo the rest. `exact` loses the lanes
 /// where that does not hold the whole sum, or where a bin is longer than a double.
 template <class Mask>
@@ -55,9 +67,7 @@ HWY_INLINE Pairs sum_of_bins(const BinSums& sums, Index c, First access, Mask& e
   Vector scale = unit;
   Vector part[3];
   for (int k = 2; k >= 0; --k) {
-    alignas(64) std::int64_t bin[kWidth] = {};
-    for (Index i = 0; i < access.n; ++i) bin[i] = sums.bin[k * sums.stride + c + i];
-    const Vector value = hn::ConvertTo(d, hn::Load(Integers(), bin));
+    const Vector value = hn::ConvertTo(d, load_first(sums.bin + k * sums.stride + c, access.n));
     exact = hn::And(exact, hn::Lt(hn::Abs(value), broadcast(0x1p53)));
     part[k] = hn::Mul(value, scale);
     scale = hn::Mul(scale, broadcast(1.0 / kNextBin));
