@@ -41,6 +41,11 @@ class Columns {
     magic_[i] = magic_of(top);
   }
   void set_magic(Index i, double magic) { magic_[i] = magic; }
+  /// No window: zeros only.
+  void close(Index i) {
+    top_[static_cast<std::size_t>(i)] = statistics::kNoWindow;
+    magic_[i] = (0x1.8p52 + static_cast<double>(kTopHalf)) * 0x1p-1074;
+  }
   int top(Index i) const { return top_[static_cast<std::size_t>(i)]; }
   BinColumns a() { return {bin_.data(), 2 * channels_, magic_.data()}; }
   BinColumns b() { return {bin_.data() + channels_, 2 * channels_, magic_.data() + channels_}; }
@@ -148,7 +153,7 @@ TYPED_TEST(Deposit, PairsThatFit) {
         Columns got(channels, this->kBins);
         Columns wanted(channels, this->kBins);
         for (Index i = 0; i < 2 * channels; ++i) {
-          const int top = static_cast<int>(random() % 40) - 16;
+          const int top = static_cast<int>(random() % 43) - 16;  // 26 is the highest that kernels can cut
           got.set_top(i, top);
           wanted.set_top(i, top);
         }
@@ -271,6 +276,134 @@ TYPED_TEST(Deposit, ValuesAndGradientsAreThoseOfTheirExpansion) {
           ASSERT_EQ(table.deposit_gradients(x.data(), dy.data(), row_count, channels, mean_view, got.a(), got.b(), 0),
                     stop);
           ASSERT_TRUE(got.same_bins(wanted)) << "C " << channels << " rows " << row_count;
+        }
+      }
+    }
+  });
+}
+
+/// How the f32 values of a strip lie to each other: what the kernels' cheaper ways look at.
+enum class Spread { narrow, wide, huge, powers, sparse, constant };
+constexpr Spread kAllSpreads[] = {Spread::narrow, Spread::wide,   Spread::huge,
+                                  Spread::powers, Spread::sparse, Spread::constant};
+
+float value_of(Spread spread, double scale, Random& random) {
+  const double uniform = 2.0 * static_cast<double>(random() >> 11) * 0x1p-53 - 1.0;
+  const auto tiny = [&](int most) { return std::ldexp(uniform, -static_cast<int>(random() % most)); };
+  switch (spread) {
+    case Spread::narrow:
+      return static_cast<float>(scale * std::copysign(1.0 + std::fabs(uniform), uniform));
+    case Spread::wide:
+      return static_cast<float>(scale * tiny(random() % 16 == 0 ? 30 : 8));
+    case Spread::huge:
+      return random() % 64 == 0 ? std::numeric_limits<float>::denorm_min() : static_cast<float>(scale * tiny(90));
+    case Spread::powers:
+      return static_cast<float>(scale * std::copysign(std::ldexp(1.0, -static_cast<int>(random() % 26)), uniform));
+    case Spread::sparse:
+      return random() % 2 == 0 ? std::copysign(0.0f, static_cast<float>(uniform)) : static_cast<float>(scale * uniform);
+    case Spread::constant:
+      break;
+  }
+  return static_cast<float>(scale);
+}
+
+/// Windows as the values need them; now and then higher, as another rank's values may have made them, or too low.
+void open_windows(const PairRows& pairs, Random& random, Columns& got, Columns& wanted) {
+  const int raise_all = random() % 4 == 0 ? static_cast<int>(random() % 3) : 0;
+  for (Index i = 0; i < 2 * pairs.channels; ++i) {
+    int top = statistics::kNoWindow;
+    for (Index r = 0; r < pairs.rows; ++r) {
+      const double value = (i < pairs.channels ? pairs.a : pairs.b)[r * pairs.stride + i % pairs.channels];
+      if (value != 0.0 && std::isfinite(value)) top = std::max(top, statistics::top_for(value));
+    }
+    const int shift = random() % 200 == 0 ? -1 : raise_all;
+    for (Columns* columns : {&got, &wanted}) {
+      top == statistics::kNoWindow ? columns->close(i) : columns->set_top(i, top + shift);
+    }
+  }
+}
+
+/// All the ways that f32 values are deposited in leave the bins of the definition.
+TEST(DepositFloats, OfEveryScaleAndSpread) {
+  Random random(6);
+  for (int trial = 0; trial < 4000; ++trial) {
+    const Index channels = kDepositChannels[random() % std::size(kDepositChannels)];
+    const Index row_counts[] = {1, 2, 3, 16, 63, 64, 65, 150};
+    const Index row_count = row_counts[random() % std::size(row_counts)];
+    Guarded<float> x(row_count * channels, static_cast<Index>(random() % 4));
+    Guarded<float> dy(row_count * channels, static_cast<Index>(random() % 4));
+    Guarded<double> mean(2 * channels);
+    std::fill_n(mean.data(), 2 * channels, 0.0);
+    const double strip_scale = std::ldexp(1.0, static_cast<int>(random() % (trial % 2 == 0 ? 120 : 12)) - 8);
+    for (Index c = 0; c < channels; ++c) {
+      const Spread spread = kAllSpreads[random() % 8 == 0 || c == 0 ? random() % std::size(kAllSpreads) : trial % 6];
+      double scale = std::ldexp(strip_scale, random() % 10 == 0 ? -static_cast<int>(random() % 60) : 0);
+      if (random() % 16 == 0) scale = 0.0;  // a dead channel
+      for (Index r = 0; r < row_count; ++r) {
+        x[r * channels + c] = value_of(spread, scale, random);
+        dy[r * channels + c] = value_of(spread, scale * 0x1p-9, random);
+      }
+      mean[c] = scale * 0.017;
+    }
+    if (trial % 10 == 0) {
+      const float odd[] = {std::nanf(""), -std::numeric_limits<float>::infinity(), 3e38f};
+      const auto count = static_cast<std::uint64_t>(row_count * channels);
+      (random() % 2 == 0 ? x : dy)[static_cast<Index>(random() % count)] = odd[random() % std::size(odd)];
+    }
+    const Mean mean_view{mean.data(), mean.data() + channels};
+    Pairs values(row_count, channels, 0, 0);
+    Pairs gradients(row_count, channels, 0, 0);
+    const KernelTable& plain = *kernels::table_for(DataType::f32, kernels::Isa::scalar);
+    plain.expand_values(x.data(), row_count, channels, 0, channels, values.a.data(), values.b.data());
+    plain.expand_gradients(x.data(), dy.data(), row_count, channels, mean_view, 0, channels, gradients.a.data(),
+                           gradients.b.data());
+    const std::uint64_t windows_seed = random();
+    for (const kernels::Isa isa : vector_isas()) {
+      const KernelTable& table = *kernels::table_for(DataType::f32, isa);
+      Random windows(windows_seed);
+      for (const bool forward : {true, false}) {
+        SCOPED_TRACE(std::string(name_of(isa)) + (forward ? " values" : " gradients") + " trial " +
+                     std::to_string(trial) + " C " + std::to_string(channels) + " rows " + std::to_string(row_count));
+        const PairRows pairs = forward ? values.view() : gradients.view();
+        Columns got(channels, 3);
+        Columns wanted(channels, 3);
+        open_windows(pairs, windows, got, wanted);
+        const Index stop = deposit_by_definition(pairs, wanted, 0);
+        const Index stopped =
+            forward ? table.deposit_values(x.data(), row_count, channels, got.a(), got.b(), 0)
+                    : table.deposit_gradients(x.data(), dy.data(), row_count, channels, mean_view, got.a(), got.b(), 0);
+        ASSERT_EQ(stopped, stop);
+        ASSERT_TRUE(got.same_bins(wanted));
+      }
+    }
+  }
+}
+
+/// The extremes that windows are opened by: every table's are the plain ones.
+TYPED_TEST(Deposit, ExtremesAreThoseOfThePairs) {
+  Random random(7);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Kind kind : kAllKinds) {
+      for (const Index width : {1, 7, 15, 16}) {
+        constexpr Index kChannels = 48;
+        constexpr Index kRowCount = 9;
+        Guarded<TypeParam> x(kRowCount * kChannels, static_cast<Index>(random() % 4));
+        Guarded<TypeParam> dy(kRowCount * kChannels);
+        Guarded<double> mean(2 * kChannels);
+        fill(x, kind, random);
+        fill(dy, kind, random);
+        fill(mean, Kind::ordinary, random);
+        const Mean mean_view{mean.data(), mean.data() + kChannels};
+        for (Index from = 0; from < kChannels; from += kStrip) {
+          kernels::StripExtremes got, wanted;
+          table.value_extremes(x.data(), kRowCount, kChannels, from, width, got);
+          this->plain().value_extremes(x.data(), kRowCount, kChannels, from, width, wanted);
+          ASSERT_TRUE(same_bits(got.a, wanted.a, width));
+          ASSERT_TRUE(same_bits(got.b, wanted.b, width));
+          table.gradient_extremes(x.data(), dy.data(), kRowCount, kChannels, mean_view, from, width, got);
+          this->plain().gradient_extremes(x.data(), dy.data(), kRowCount, kChannels, mean_view, from, width, wanted);
+          ASSERT_TRUE(same_bits(got.a, wanted.a, width));
+          ASSERT_TRUE(same_bits(got.b, wanted.b, width));
         }
       }
     }

@@ -146,7 +146,7 @@ struct KernelTable {
 
   /// Deposits rows of pairs (a[r][c], b[r][c]) from channel `from` on. Returns the channel count when all is done, else
   /// the first channel of a strip (kStrip channels or what is left) in which a value does not fit its window or is not
-  /// finite: nothing of that strip and of those behind it has been deposited.
+  /// finite: nothing of that strip and of those behind it has been deposited. At most 2^14 rows.
   Index (*deposit_pairs)(PairRows rows, BinColumns a, BinColumns b, Index from);
 
   /// The same for the pairs of expand_values, without writing them down. Null for f64.
