@@ -323,43 +323,52 @@ void open_windows(const PairRows& pairs, Random& random, Columns& got, Columns& 
   }
 }
 
-/// All the ways that f32 values are deposited in leave the bins of the definition.
-TEST(DepositFloats, OfEveryScaleAndSpread) {
+template <class T>
+class DepositFloats : public ::testing::Test {
+ protected:
+  static constexpr DataType kType = DataTypeOf<T>::value;
+  static constexpr int kScales = std::is_same_v<T, float16> ? 20 : 120;  // powers of two
+};
+using FloatTypes = ::testing::Types<float, bfloat16, float16>;
+TYPED_TEST_SUITE(DepositFloats, FloatTypes);
+
+/// All the ways that values of f32 and narrower are deposited in leave the bins of the definition.
+TYPED_TEST(DepositFloats, OfEveryScaleAndSpread) {
   Random random(6);
-  for (int trial = 0; trial < 4000; ++trial) {
+  for (int trial = 0; trial < (kIsHalf<TypeParam> ? 2000 : 4000); ++trial) {
     const Index channels = kDepositChannels[random() % std::size(kDepositChannels)];
     const Index row_counts[] = {1, 2, 3, 16, 63, 64, 65, 150};
     const Index row_count = row_counts[random() % std::size(row_counts)];
-    Guarded<float> x(row_count * channels, static_cast<Index>(random() % 4));
-    Guarded<float> dy(row_count * channels, static_cast<Index>(random() % 4));
+    Guarded<TypeParam> x(row_count * channels, static_cast<Index>(random() % 4));
+    Guarded<TypeParam> dy(row_count * channels, static_cast<Index>(random() % 4));
     Guarded<double> mean(2 * channels);
     std::fill_n(mean.data(), 2 * channels, 0.0);
-    const double strip_scale = std::ldexp(1.0, static_cast<int>(random() % (trial % 2 == 0 ? 120 : 12)) - 8);
+    const double strip_scale = std::ldexp(1.0, static_cast<int>(random() % (trial % 2 == 0 ? this->kScales : 12)) - 8);
     for (Index c = 0; c < channels; ++c) {
       const Spread spread = kAllSpreads[random() % 8 == 0 || c == 0 ? random() % std::size(kAllSpreads) : trial % 6];
       double scale = std::ldexp(strip_scale, random() % 10 == 0 ? -static_cast<int>(random() % 60) : 0);
       if (random() % 16 == 0) scale = 0.0;  // a dead channel
       for (Index r = 0; r < row_count; ++r) {
-        x[r * channels + c] = value_of(spread, scale, random);
-        dy[r * channels + c] = value_of(spread, scale * 0x1p-9, random);
+        x[r * channels + c] = TypeParam(value_of(spread, scale, random));
+        dy[r * channels + c] = TypeParam(value_of(spread, scale * 0x1p-9, random));
       }
       mean[c] = scale * 0.017;
     }
     if (trial % 10 == 0) {
       const float odd[] = {std::nanf(""), -std::numeric_limits<float>::infinity(), 3e38f};
       const auto count = static_cast<std::uint64_t>(row_count * channels);
-      (random() % 2 == 0 ? x : dy)[static_cast<Index>(random() % count)] = odd[random() % std::size(odd)];
+      (random() % 2 == 0 ? x : dy)[static_cast<Index>(random() % count)] = TypeParam(odd[random() % std::size(odd)]);
     }
     const Mean mean_view{mean.data(), mean.data() + channels};
     Pairs values(row_count, channels, 0, 0);
     Pairs gradients(row_count, channels, 0, 0);
-    const KernelTable& plain = *kernels::table_for(DataType::f32, kernels::Isa::scalar);
+    const KernelTable& plain = *kernels::table_for(this->kType, kernels::Isa::scalar);
     plain.expand_values(x.data(), row_count, channels, 0, channels, values.a.data(), values.b.data());
     plain.expand_gradients(x.data(), dy.data(), row_count, channels, mean_view, 0, channels, gradients.a.data(),
                            gradients.b.data());
     const std::uint64_t windows_seed = random();
     for (const kernels::Isa isa : vector_isas()) {
-      const KernelTable& table = *kernels::table_for(DataType::f32, isa);
+      const KernelTable& table = *kernels::table_for(this->kType, isa);
       Random windows(windows_seed);
       for (const bool forward : {true, false}) {
         SCOPED_TRACE(std::string(name_of(isa)) + (forward ? " values" : " gradients") + " trial " +

@@ -77,8 +77,8 @@ Index deposit_values(const void* x_data, Index rows, Index channels, BinColumns 
   const T* x = static_cast<const T*>(x_data);
   const VectorValues<T> vector_load{x, channels};
   const LoadSquares<T> plain_load{x, channels};
-  if constexpr (std::is_same_v<T, float>) {
-    return deposit_floats(FloatValues{x, channels}, rows, channels, a, b, from, vector_load, plain_load);
+  if constexpr (!std::is_same_v<T, double>) {
+    return deposit_floats(FloatValues<T>{x, channels}, rows, channels, a, b, from, vector_load, plain_load);
   } else {
     return deposit_strips<3>(rows, channels, a, b, from, vector_load, plain_load);
   }
@@ -91,8 +91,8 @@ Index deposit_gradients(const void* x_data, const void* dy_data, Index rows, Ind
   const T* dy = static_cast<const T*>(dy_data);
   const VectorGradients<T> vector_load{x, dy, channels, mean};
   const LoadGradients<T> plain_load{x, dy, channels, mean};
-  if constexpr (std::is_same_v<T, float>) {
-    return deposit_floats(FloatGradients{x, dy, channels, mean.hi}, rows, channels, a, b, from, vector_load,
+  if constexpr (!std::is_same_v<T, double>) {
+    return deposit_floats(FloatGradients<T>{x, dy, channels, mean.hi}, rows, channels, a, b, from, vector_load,
                           plain_load);
   } else {
     return deposit_strips<bins_for(DataTypeOf<T>::value)>(rows, channels, a, b, from, vector_load, plain_load);
@@ -125,11 +125,12 @@ inline void pair_extremes(PairRows rows, Index from, Index width, StripExtremes&
   strip_extremes_of(rows.rows, from, width, VectorPairs{rows}, LoadPairs{rows}, extremes);
 }
 
-/// The largest magnitudes of a strip of f32 values.
-inline void float_extremes(const float* x, Index rows, Index channels, double* largest) {
+/// The largest magnitudes of a strip of values, not f64.
+template <class T>
+void float_extremes(const T* x, Index rows, Index channels, double* largest) {
   for (Index v = 0; v < kStrip; v += kFloats) {
     Magnitudes magnitudes;
-    for (Index r = 0; r < rows; ++r) magnitudes.add<false>(hn::LoadU(Floats(), x + r * channels + v));
+    for (Index r = 0; r < rows; ++r) magnitudes.add<false>(FloatRow(x + r * channels + v).floats);
     const Vector infinity = broadcast(std::numeric_limits<double>::infinity());
     for (int h = 0; h < 2; ++h) {
       const Vector found = magnitudes.largest_of(h);
@@ -141,7 +142,7 @@ inline void float_extremes(const float* x, Index rows, Index channels, double* l
 template <class T>
 void value_extremes(const void* x_data, Index rows, Index channels, Index from, Index width, StripExtremes& extremes) {
   const T* x = static_cast<const T*>(x_data);
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (!std::is_same_v<T, double>) {
     if (width == kStrip) {
       float_extremes(x + from, rows, channels, extremes.a);
       for (Index i = 0; i < kStrip; ++i) extremes.b[i] = extremes.a[i] * extremes.a[i];

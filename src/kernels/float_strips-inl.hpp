@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Deposits of 2-D f32 tensors: strips of x and x^2, of dy and dy*(x-mean), in the way that suits their values. Included
+// Deposits of 2-D tensors of f32 or narrower: strips of x and x^2, of dy and dy*(x-mean), in the way that suits their values. Included
 // once per target.
 #if defined(SYNCBN_KERNELS_FLOAT_STRIPS_INL) == defined(HWY_TARGET_TOGGLE)
 #ifdef SYNCBN_KERNELS_FLOAT_STRIPS_INL
@@ -46,10 +46,10 @@ struct ProductBins {
 };
 
 /// x and x^2 of one vector of floats.
-template <Values kA, Values kB>
+template <class T, Values kA, Values kB>
 struct ValueStrip {
   static constexpr bool kWithSmallest = kA != Values::fine || kB != Values::fine;
-  const float* x;
+  const T* x;
   Index channels;
   FloatBins<kA> values;
   SquareBins<kB> squares;
@@ -81,24 +81,25 @@ struct ValueStrip {
     squares.slices(h, rows, b);
   }
 };
+template <class T>
 struct FloatValues {
   static constexpr bool kInPairs = true;
   static constexpr Ways kFirst = {Values::coarse, Values::coarse};
-  const float* x;
+  const T* x;
   Index channels;
 
   HWY_INLINE void prefetch(Index ahead, Index r) const { __builtin_prefetch(x + ahead + r * channels, 0, 2); }
   template <Values kA, Values kB>
-  HWY_INLINE ValueStrip<kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
+  HWY_INLINE ValueStrip<T, kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
     return {x + c, channels, {a, c}, {b, c}, {}};
   }
 };
 
 /// dy and dy*(x-mean) of one vector of floats. (Two rows at a time are slower here.)
-template <Values kA, Values kB>
+template <class T, Values kA, Values kB>
 struct GradientStrip {
-  const float* x;
-  const float* dy;
+  const T* x;
+  const T* dy;
   Index channels;
   Vector mean[2];
   FloatBins<kA> gradients;
@@ -109,9 +110,9 @@ struct GradientStrip {
     const FloatRow row(dy + r * channels);
     magnitudes.template add<kA != Values::fine>(row.floats);
     gradients.sum.add(gradients.terms_of(row));
-    const float* p = x + r * channels;
-    products.add({hn::Mul(row.doubles[0], hn::Sub(load(p), mean[0])),
-                  hn::Mul(row.doubles[1], hn::Sub(load(p + kWidth), mean[1]))});
+    const FloatRow input(x + r * channels);
+    products.add({hn::Mul(row.doubles[0], hn::Sub(input.doubles[0], mean[0])),
+                  hn::Mul(row.doubles[1], hn::Sub(input.doubles[1], mean[1]))});
   }
   HWY_INLINE Verdicts verdicts(Index rows) const { return {gradients.verdict(magnitudes, rows), products.verdict()}; }
   HWY_INLINE void slices(int h, Index rows, std::int64_t* a, std::int64_t* b) const {
@@ -119,11 +120,12 @@ struct GradientStrip {
     products.slices(h, rows, b);
   }
 };
+template <class T>
 struct FloatGradients {
   static constexpr bool kInPairs = false;
   static constexpr Ways kFirst = {Values::coarse, Values::fine};
-  const float* x;
-  const float* dy;
+  const T* x;
+  const T* dy;
   Index channels;
   const double* mean;
 
@@ -132,7 +134,7 @@ struct FloatGradients {
     __builtin_prefetch(dy + ahead + r * channels, 0, 2);
   }
   template <Values kA, Values kB>
-  HWY_INLINE GradientStrip<kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
+  HWY_INLINE GradientStrip<T, kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
     return {x + c, dy + c, channels, {load(mean + c), load(mean + c + kWidth)}, {a, c}, {b, c}, {}};
   }
 };

@@ -15,14 +15,9 @@ HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
 namespace HWY_NAMESPACE {
 
-using Floats = hn::Repartition<float, Doubles>;
 using FloatBits = hn::Repartition<std::int32_t, Doubles>;
-using FloatVector = hn::Vec<Floats>;
 using FloatBitsVector = hn::Vec<FloatBits>;
 using DoubleMask = hn::Mask<Doubles>;
-
-/// Floats in a vector: two vectors of doubles.
-inline constexpr Index kFloats = 2 * kWidth;
 
 template <class D, class V>
 HWY_INLINE auto promoted_half(D d, V v, int half) {
@@ -179,6 +174,10 @@ struct FloatRow {
   FloatVector floats;
   Vector doubles[2];
   HWY_INLINE explicit FloatRow(const float* p) : floats(hn::LoadU(Floats(), p)), doubles{load(p), load(p + kWidth)} {}
+  template <class Half>
+  HWY_INLINE explicit FloatRow(const Half* p) : floats(load_floats(p)) {
+    for (int h = 0; h < 2; ++h) doubles[h] = promoted_half(Doubles(), floats, h);
+  }
 };
 
 /// Accumulators of f32 values.

@@ -28,6 +28,12 @@ using IntegerVector = hn::Vec<Integers>;
 /// Doubles in a vector.
 inline constexpr Index kWidth = static_cast<Index>(hn::MaxLanes(Doubles()));
 
+using Floats = hn::Repartition<float, Doubles>;
+using FloatVector = hn::Vec<Floats>;
+
+/// Floats in a vector: two vectors of doubles.
+inline constexpr Index kFloats = 2 * kWidth;
+
 HWY_INLINE Vector load(const double* p) { return hn::LoadU(Doubles(), p); }
 HWY_INLINE Vector load(const float* p) {
   const hn::Rebind<float, Doubles> d;
@@ -40,7 +46,7 @@ HWY_INLINE void store(Vector v, float* p) {
   hn::StoreU(hn::DemoteTo(d, v), d, p);
 }
 
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2  // or better: with F16C
 /// One vector's elements of 16 bits, as they lie in memory: by way of float in both directions, as kernels/one.hpp says.
 using Halves = hn::Rebind<std::uint16_t, Doubles>;
 using HalfVector = hn::Vec<Halves>;
@@ -114,11 +120,22 @@ HWY_INLINE Vector load(const float16* p) { return widened(hn::LoadU(Halves(), pa
 HWY_INLINE void store(Vector v, bfloat16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
 HWY_INLINE void store(Vector v, float16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
 
+HWY_INLINE FloatVector load_floats(const bfloat16* p) {
+  const hn::Repartition<std::uint32_t, Floats> d32;
+  const hn::Rebind<std::uint16_t, Floats> d16;
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, patterns(p)))));
+}
+HWY_INLINE FloatVector load_floats(const float16* p) {
+  const hn::Rebind<std::uint16_t, Floats> d16;
+  const hn::Rebind<hwy::float16_t, Floats> df16;
+  return hn::PromoteTo(Floats(), hn::BitCast(df16, hn::LoadU(d16, patterns(p))));
+}
+
 /// Past the cache, to a multiple of the vector's bytes. (Highway's Stream writes 16 bytes, however few the vector has.)
 HWY_INLINE void stream_halves(HalfVector v, std::uint16_t* p) {
 #if HWY_TARGET <= HWY_AVX3
   hn::Stream(v, Halves(), p);
-#elif HWY_TARGET == HWY_AVX2 && HWY_ARCH_X86_64
+#elif HWY_ARCH_X86_64
   _mm_stream_si64(reinterpret_cast<long long*>(p), _mm_cvtsi128_si64(v.raw));
 #else
   hn::StoreU(v, Halves(), p);
@@ -141,6 +158,13 @@ HWY_INLINE Vector load(const bfloat16* p) { return load_halves(p); }
 HWY_INLINE Vector load(const float16* p) { return load_halves(p); }
 HWY_INLINE void store(Vector v, bfloat16* p) { store_halves(v, p); }
 HWY_INLINE void store(Vector v, float16* p) { store_halves(v, p); }
+
+template <class Half>
+HWY_INLINE FloatVector load_floats(const Half* p) {
+  float values[kFloats];
+  for (Index i = 0; i < kFloats; ++i) values[i] = read(p + i);
+  return hn::LoadU(Floats(), values);
+}
 #endif
 
 #if HWY_ARCH_X86  // where masked accesses do not touch the memory of lanes that are off

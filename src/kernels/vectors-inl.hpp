@@ -63,7 +63,7 @@ struct Streaming {
     const hn::Rebind<float, Doubles> d;
     hn::Stream(hn::DemoteTo(d, v), d, p);
   }
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   HWY_INLINE void put(Vector v, bfloat16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
   HWY_INLINE void put(Vector v, float16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
 #else
