@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernel_inputs.hpp"
+#include "kernels/one.hpp"
 
 namespace syncbn::testing {
 namespace {
@@ -129,6 +130,7 @@ TYPED_TEST(Half, KernelsReadAndWriteWithTheSameConversions) {
   std::vector<double> factors = {1.0,     -1.0,  1 / 3.0, 0x1p-9, 0x1.8p-10, 0x1p-14, 0x1.00000001p-12,
                                  0x1p-24, 0x1p9, 1e300};
   for (int k = 1; k <= 16; ++k) factors.push_back(1.0 + std::ldexp(1.0, -k));
+  factors.push_back(kernels::double_of(INT64_MAX));  // a NaN of ones only, which a rounding would carry out of
   const auto check = [&](const kernels::KernelTable& table) {
     for (const double factor : factors) {
       Guarded<TypeParam> out(kPatterns);
