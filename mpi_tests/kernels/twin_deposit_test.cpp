@@ -266,14 +266,15 @@ TYPED_TEST(Deposit, ValuesAndGradientsAreThoseOfTheirExpansion) {
           table.expand_values(x.data(), row_count, channels, 0, channels, pairs.a.data(), pairs.b.data());
           if (table.deposit_values != nullptr) {
             const Index stop = deposit_by_definition(pairs.view(), wanted, 0);
-            ASSERT_EQ(table.deposit_values(x.data(), row_count, channels, got.a(), got.b(), 0), stop);
+            ASSERT_EQ(table.deposit_values(x.data(), row_count, channels, channels, got.a(), got.b(), 0), stop);
             ASSERT_TRUE(got.same_bins(wanted)) << "C " << channels << " rows " << row_count;
           }
           Pairs gradients(row_count, channels, 0, 0);
           table.expand_gradients(x.data(), dy.data(), row_count, channels, mean_view, 0, channels, gradients.a.data(),
                                  gradients.b.data());
           const Index stop = deposit_by_definition(gradients.view(), wanted, 0);
-          ASSERT_EQ(table.deposit_gradients(x.data(), dy.data(), row_count, channels, mean_view, got.a(), got.b(), 0),
+          ASSERT_EQ(table.deposit_gradients(x.data(), dy.data(), row_count, channels, channels, mean_view, got.a(),
+                                            got.b(), 0),
                     stop);
           ASSERT_TRUE(got.same_bins(wanted)) << "C " << channels << " rows " << row_count;
         }
@@ -378,9 +379,10 @@ TYPED_TEST(DepositFloats, OfEveryScaleAndSpread) {
         Columns wanted(channels, 3);
         open_windows(pairs, windows, got, wanted);
         const Index stop = deposit_by_definition(pairs, wanted, 0);
-        const Index stopped =
-            forward ? table.deposit_values(x.data(), row_count, channels, got.a(), got.b(), 0)
-                    : table.deposit_gradients(x.data(), dy.data(), row_count, channels, mean_view, got.a(), got.b(), 0);
+        const Index stopped = forward
+                                  ? table.deposit_values(x.data(), row_count, channels, channels, got.a(), got.b(), 0)
+                                  : table.deposit_gradients(x.data(), dy.data(), row_count, channels, channels,
+                                                            mean_view, got.a(), got.b(), 0);
         ASSERT_EQ(stopped, stop);
         ASSERT_TRUE(got.same_bins(wanted));
       }

@@ -34,9 +34,9 @@ Index deposit_pairs(PairRows rows, BinColumns a, BinColumns b, Index from) {
 template <class T>
 struct VectorValues {
   const T* x;
-  Index channels;
+  Index pitch;
   HWY_INLINE void operator()(Index r, Index c, Vector& a, Vector& b) const {
-    a = load(x + r * channels + c);
+    a = load(x + r * pitch + c);
     b = hn::Mul(a, a);
   }
 };
@@ -45,11 +45,11 @@ template <class T>
 struct VectorGradients {
   const T* x;
   const T* dy;
-  Index channels;
+  Index pitch;
   Mean mean;
   HWY_INLINE void operator()(Index r, Index c, Vector& a, Vector& b) const {
-    a = load(dy + r * channels + c);
-    b = hn::Mul(a, centred_vector(x, load(x + r * channels + c), load(mean.hi + c), load(mean.lo + c)));
+    a = load(dy + r * pitch + c);
+    b = hn::Mul(a, centred_vector(x, load(x + r * pitch + c), load(mean.hi + c), load(mean.lo + c)));
   }
 };
 
@@ -73,26 +73,27 @@ HWY_INLINE Index deposit_floats(const Source& source, Index rows, Index channels
 }
 
 template <class T>
-Index deposit_values(const void* x_data, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
+Index deposit_values(const void* x_data, Index rows, Index pitch, Index channels, BinColumns a, BinColumns b,
+                     Index from) {
   const T* x = static_cast<const T*>(x_data);
-  const VectorValues<T> vector_load{x, channels};
-  const LoadSquares<T> plain_load{x, channels};
+  const VectorValues<T> vector_load{x, pitch};
+  const LoadSquares<T> plain_load{x, pitch};
   if constexpr (!std::is_same_v<T, double>) {
-    return deposit_floats(FloatValues<T>{x, channels}, rows, channels, a, b, from, vector_load, plain_load);
+    return deposit_floats(FloatValues<T>{x, pitch}, rows, channels, a, b, from, vector_load, plain_load);
   } else {
     return deposit_strips<3>(rows, channels, a, b, from, vector_load, plain_load);
   }
 }
 
 template <class T>
-Index deposit_gradients(const void* x_data, const void* dy_data, Index rows, Index channels, Mean mean, BinColumns a,
-                        BinColumns b, Index from) {
+Index deposit_gradients(const void* x_data, const void* dy_data, Index rows, Index pitch, Index channels, Mean mean,
+                        BinColumns a, BinColumns b, Index from) {
   const T* x = static_cast<const T*>(x_data);
   const T* dy = static_cast<const T*>(dy_data);
-  const VectorGradients<T> vector_load{x, dy, channels, mean};
-  const LoadGradients<T> plain_load{x, dy, channels, mean};
+  const VectorGradients<T> vector_load{x, dy, pitch, mean};
+  const LoadGradients<T> plain_load{x, dy, pitch, mean};
   if constexpr (!std::is_same_v<T, double>) {
-    return deposit_floats(FloatGradients<T>{x, dy, channels, mean.hi}, rows, channels, a, b, from, vector_load,
+    return deposit_floats(FloatGradients<T>{x, dy, pitch, mean.hi}, rows, channels, a, b, from, vector_load,
                           plain_load);
   } else {
     return deposit_strips<bins_for(DataTypeOf<T>::value)>(rows, channels, a, b, from, vector_load, plain_load);

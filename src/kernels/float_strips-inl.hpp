@@ -50,21 +50,21 @@ template <class T, Values kA, Values kB>
 struct ValueStrip {
   static constexpr bool kWithSmallest = kA != Values::fine || kB != Values::fine;
   const T* x;
-  Index channels;
+  Index pitch;
   FloatBins<kA> values;
   SquareBins<kB> squares;
   Magnitudes magnitudes;
 
   HWY_INLINE void add(Index r) {
-    const FloatRow row(x + r * channels);
+    const FloatRow row(x + r * pitch);
     magnitudes.template add<kWithSmallest>(row.floats);
     values.sum.add(values.terms_of(row));
     squares.sum.add(squares.terms_of(row));
   }
   /// Two rows added to each other first: with 16 registers, sums that wait in memory wait half as often.
   HWY_INLINE void add_two(Index r) {
-    const FloatRow row(x + r * channels);
-    const FloatRow next(x + (r + 1) * channels);
+    const FloatRow row(x + r * pitch);
+    const FloatRow next(x + (r + 1) * pitch);
     magnitudes.template add<kWithSmallest>(row.floats, next.floats);
     auto value_terms = values.terms_of(row);
     value_terms.add(values.terms_of(next));
@@ -86,12 +86,12 @@ struct FloatValues {
   static constexpr bool kInPairs = true;
   static constexpr Ways kFirst = {Values::coarse, Values::coarse};
   const T* x;
-  Index channels;
+  Index pitch;
 
-  HWY_INLINE void prefetch(Index ahead, Index r) const { __builtin_prefetch(x + ahead + r * channels, 0, 2); }
+  HWY_INLINE void prefetch(Index ahead, Index r) const { __builtin_prefetch(x + ahead + r * pitch, 0, 2); }
   template <Values kA, Values kB>
   HWY_INLINE ValueStrip<T, kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
-    return {x + c, channels, {a, c}, {b, c}, {}};
+    return {x + c, pitch, {a, c}, {b, c}, {}};
   }
 };
 
@@ -100,17 +100,17 @@ template <class T, Values kA, Values kB>
 struct GradientStrip {
   const T* x;
   const T* dy;
-  Index channels;
+  Index pitch;
   Vector mean[2];
   FloatBins<kA> gradients;
   ProductBins<kB> products;
   Magnitudes magnitudes;
 
   HWY_INLINE void add(Index r) {
-    const FloatRow row(dy + r * channels);
+    const FloatRow row(dy + r * pitch);
     magnitudes.template add<kA != Values::fine>(row.floats);
     gradients.sum.add(gradients.terms_of(row));
-    const FloatRow input(x + r * channels);
+    const FloatRow input(x + r * pitch);
     products.add({hn::Mul(row.doubles[0], hn::Sub(input.doubles[0], mean[0])),
                   hn::Mul(row.doubles[1], hn::Sub(input.doubles[1], mean[1]))});
   }
@@ -126,16 +126,16 @@ struct FloatGradients {
   static constexpr Ways kFirst = {Values::coarse, Values::fine};
   const T* x;
   const T* dy;
-  Index channels;
+  Index pitch;
   const double* mean;
 
   HWY_INLINE void prefetch(Index ahead, Index r) const {
-    __builtin_prefetch(x + ahead + r * channels, 0, 2);
-    __builtin_prefetch(dy + ahead + r * channels, 0, 2);
+    __builtin_prefetch(x + ahead + r * pitch, 0, 2);
+    __builtin_prefetch(dy + ahead + r * pitch, 0, 2);
   }
   template <Values kA, Values kB>
   HWY_INLINE GradientStrip<T, kA, kB> strip(Index c, const BinColumns& a, const BinColumns& b) const {
-    return {x + c, dy + c, channels, {load(mean + c), load(mean + c + kWidth)}, {a, c}, {b, c}, {}};
+    return {x + c, dy + c, pitch, {load(mean + c), load(mean + c + kWidth)}, {a, c}, {b, c}, {}};
   }
 };
 
@@ -150,7 +150,7 @@ HWY_NOINLINE Verdicts deposit_floats_as(const Source& source, Index rows, Index 
                                         const BinColumns& b) {
   alignas(64) std::int64_t waiting_a[3 * kStrip], waiting_b[3 * kStrip];
   const Index next = channel + kChannelsAhead;
-  const Index ahead = next < source.channels ? next : rows * source.channels + next - source.channels;
+  const Index ahead = next < source.pitch ? next : rows * source.pitch + next - source.pitch;
   for (Index v = 0; v < kStrip; v += kFloats) {
     auto strip = source.template strip<kA, kB>(channel + v, a, b);
     Index r = 0;

@@ -149,26 +149,27 @@ struct KernelTable {
   /// finite: nothing of that strip and of those behind it has been deposited. At most 2^14 rows.
   Index (*deposit_pairs)(PairRows rows, BinColumns a, BinColumns b, Index from);
 
-  /// The same for the pairs of expand_values, without writing them down. Null for f64.
-  Index (*deposit_values)(const void* x, Index rows, Index channels, BinColumns a, BinColumns b, Index from);
+  /// The same for the pairs of expand_values, without writing them down. Rows are `pitch` elements apart. Null for f64.
+  Index (*deposit_values)(const void* x, Index rows, Index pitch, Index channels, BinColumns a, BinColumns b,
+                          Index from);
 
   /// The same for the pairs of expand_gradients.
-  Index (*deposit_gradients)(const void* x, const void* dy, Index rows, Index channels, Mean mean, BinColumns a,
-                             BinColumns b, Index from);
+  Index (*deposit_gradients)(const void* x, const void* dy, Index rows, Index pitch, Index channels, Mean mean,
+                             BinColumns a, BinColumns b, Index from);
 
   /// Channels [from, from + width) of `rows` samples of a 2-D tensor as pairs (x, x^2), exact: one row of pairs a
   /// sample for f32; two for f64, (x, hi) and (0, lo) with x^2 = hi + lo.
-  void (*expand_values)(const void* x, Index rows, Index channels, Index from, Index width, double* a, double* b);
+  void (*expand_values)(const void* x, Index rows, Index pitch, Index from, Index width, double* a, double* b);
 
   /// The same as pairs (dy, dy * (x - mean)), one row a sample.
-  void (*expand_gradients)(const void* x, const void* dy, Index rows, Index channels, Mean mean, Index from,
-                           Index width, double* a, double* b);
+  void (*expand_gradients)(const void* x, const void* dy, Index rows, Index pitch, Mean mean, Index from, Index width,
+                           double* a, double* b);
 
   /// The extremes of channels [from, from + width) of the pairs that the deposit kernels take; width <= kStrip.
   void (*pair_extremes)(PairRows rows, Index from, Index width, StripExtremes& extremes);
-  void (*value_extremes)(const void* x, Index rows, Index channels, Index from, Index width, StripExtremes& extremes);
-  void (*gradient_extremes)(const void* x, const void* dy, Index rows, Index channels, Mean mean, Index from,
-                            Index width, StripExtremes& extremes);
+  void (*value_extremes)(const void* x, Index rows, Index pitch, Index from, Index width, StripExtremes& extremes);
+  void (*gradient_extremes)(const void* x, const void* dy, Index rows, Index pitch, Mean mean, Index from, Index width,
+                            StripExtremes& extremes);
 
   /// mean and biased var of `count` values from their sums and sums of squares, the same bits as
   /// statistics::mean_and_variance; var = -1 where that needs more than double-double. Null for f64 and for plain

@@ -114,14 +114,14 @@ Index deposit_pairs(PairRows rows, BinColumns a, BinColumns b, Index from) {
 }
 
 template <class T>
-Index deposit_values(const void* x, Index rows, Index channels, BinColumns a, BinColumns b, Index from) {
-  return deposit_rows<3>(rows, channels, a, b, from, LoadSquares<T>{static_cast<const T*>(x), channels});
+Index deposit_values(const void* x, Index rows, Index pitch, Index channels, BinColumns a, BinColumns b, Index from) {
+  return deposit_rows<3>(rows, channels, a, b, from, LoadSquares<T>{static_cast<const T*>(x), pitch});
 }
 
 template <class T>
-Index deposit_gradients(const void* x, const void* dy, Index rows, Index channels, Mean mean, BinColumns a,
+Index deposit_gradients(const void* x, const void* dy, Index rows, Index pitch, Index channels, Mean mean, BinColumns a,
                         BinColumns b, Index from) {
-  const LoadGradients<T> load{static_cast<const T*>(x), static_cast<const T*>(dy), channels, mean};
+  const LoadGradients<T> load{static_cast<const T*>(x), static_cast<const T*>(dy), pitch, mean};
   return deposit_rows<bins_for(DataTypeOf<T>::value)>(rows, channels, a, b, from, load);
 }
 

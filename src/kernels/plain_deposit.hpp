@@ -45,9 +45,9 @@ struct LoadPairs {
 template <class T>
 struct LoadSquares {
   const T* x;
-  Index channels;
+  Index pitch;
   void operator()(Index r, Index c, double& a, double& b) const {
-    a = static_cast<double>(read(x + r * channels + c));
+    a = static_cast<double>(read(x + r * pitch + c));
     b = a * a;
   }
 };
@@ -56,11 +56,11 @@ template <class T>
 struct LoadGradients {
   const T* x;
   const T* dy;
-  Index channels;
+  Index pitch;
   Mean mean;
   void operator()(Index r, Index c, double& a, double& b) const {
-    a = static_cast<double>(read(dy + r * channels + c));
-    b = a * centred(read(x + r * channels + c), mean.hi[c], mean.lo[c]);
+    a = static_cast<double>(read(dy + r * pitch + c));
+    b = a * centred(read(x + r * pitch + c), mean.hi[c], mean.lo[c]);
   }
 };
 

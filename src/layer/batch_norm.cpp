@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "comm/round.hpp"
-#include "layer/channel_blocks.hpp"
 #include "layer/check.hpp"
 #include "layer/contract.hpp"
 #include "layer/element_pass.hpp"
@@ -69,7 +68,6 @@ class BatchNorm::Impl {
   void forward_train(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
                      BatchNormCache& cache) {
     std::optional<Problem> problem = check_forward("forward", x, y, residual);
-    if (!problem && works_by_channels(x)) return forward_by_channels(x, y, residual, cache);
     if (!problem) problem = sum_samples(x, "forward");
     const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
     const Index count =
@@ -188,31 +186,6 @@ class BatchNorm::Impl {
                          (can_overflow ? "; so counts f64 beyond 1e150, whose squares overflow" : ""));
   }
 
-  /// A rank alone, whose sums need not be looked at before anything is written, takes a few channels at a time.
-  bool works_by_channels(const ConstTensorView& x) const {
-    return rounds_.size() == 1 && options.non_finite == NonFinitePolicy::propagate &&
-           x.shape.layout == Layout::channels_first && x.shape.element_count() > 0 &&
-           sums_->takes_channel_ranges(x.shape);
-  }
-
-  void forward_by_channels(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
-                           BatchNormCache& cache) {
-    const layer::ChannelPlan plan = layer::plan_channels(x.shape, x.type, 1, options.threads);
-    const Index count = x.shape.samples * x.shape.positions;
-    throw_if(unless_out_of_memory(options, "forward", [&] {
-      sums_->reserve_channels(x.shape, x.type, plan.width, false);
-      resize(cache);
-    }));
-    fill_cache(BatchNormCache::Mode::train, x, y, count, cache);
-    layer::for_each_channel_block(plan, [&](layer::ChannelRange range, Index worker) {
-      sums_->moments_of(x, range, worker, count, cache.mean.data(), cache.mean_lo.data(), cache.var.data());
-      statistics::invstd_of(range.end - range.begin, cache.var.data() + range.begin, options.eps,
-                            cache.invstd.data() + range.begin);
-      elements_->normalize_channels(x, y, residual, cache, state, range);
-    });
-    update_running_stats(cache);
-  }
-
   void update_running_stats(const BatchNormCache& cache) {
     if (!options.track_running_stats) return;
     const double weight = statistics::weight_of_new_batch(options.momentum, state.num_batches_tracked);
@@ -247,12 +220,6 @@ class BatchNorm::Impl {
 
   void backward_train(const BatchNormCache& cache, const layer::OutputGradient& dy, const TensorView& dx,
                       const TensorView& dresidual, BatchNormGradients* gradients, std::optional<Problem> problem) {
-    if (!problem && works_by_channels(cache.x)) {
-      copy_to_residual(dy, dresidual);  // before dx, which may be dy
-      backward_by_channels(cache, dy, dx);
-      if (gradients != nullptr) set_gradients(cache, *global_, options.parameter_gradients, *gradients);
-      return;
-    }
     if (!problem) problem = sum_gradients(cache, dy, "backward");
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (!problem && local) finish_gradients(*own_);  // before the message turns this rank's sums into global ones
@@ -263,18 +230,6 @@ class BatchNorm::Impl {
     copy_to_residual(dy, dresidual);
     elements_->input_gradient(cache, *global_, dy.effective(), dx, state);
     if (gradients != nullptr) set_gradients(cache, local ? *own_ : *global_, options.parameter_gradients, *gradients);
-  }
-
-  void backward_by_channels(const BatchNormCache& cache, const layer::OutputGradient& dy, const TensorView& dx) {
-    const ConstTensorView& x = cache.x;
-    const layer::ChannelPlan plan = layer::plan_channels(x.shape, x.type, 2, options.threads);
-    const bool masks_into_nowhere = dy.is_masked() && dy.masked.is_none();
-    throw_if(unless_out_of_memory(options, "backward",
-                                  [&] { sums_->reserve_channels(x.shape, x.type, plan.width, masks_into_nowhere); }));
-    layer::for_each_channel_block(plan, [&](layer::ChannelRange range, Index worker) {
-      sums_->gradients_of(x, dy, mean_of(cache), range, worker, global_->dy.data(), global_->dy_xmu.data());
-      elements_->input_gradient_channels(cache, *global_, dy.effective(), dx, state, range);
-    });
   }
 
   void backward_frozen(const BatchNormCache& cache, const layer::OutputGradient& dy, const TensorView& dx,

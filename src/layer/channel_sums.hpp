@@ -60,17 +60,6 @@ class ChannelSums {
   virtual std::optional<NonFinite> non_finite(const std::byte* body) const = 0;
   /// Have more samples been merged into the body than it can count?
   virtual bool has_overflowed(const std::byte* body) const = 0;
-
-  /// With one rank no message stands between sums and what is made of them, so they may be taken for a few channels at
-  /// a time, whose data are then still in the cache for the element pass. Can they, for this shape? The bits are the same.
-  virtual bool takes_channel_ranges(const TensorShape&) const { return false; }
-  /// Before ranges of up to `width` channels; allocates. `masks`: gradients will come that are masked into nowhere.
-  virtual void reserve_channels(const TensorShape&, DataType, Index /*width*/, bool /*masks*/) {}
-  /// The channels of `range` of arrays over all channels <- moments and sums as above; `worker` is the thread's number.
-  virtual void moments_of(const ConstTensorView&, ChannelRange, Index /*worker*/, Index /*count*/, double* /*mean*/,
-                          double* /*mean_lo*/, double* /*var*/) {}
-  virtual void gradients_of(const ConstTensorView&, const OutputGradient&, kernels::Mean, ChannelRange,
-                            Index /*worker*/, double* /*sum_dy*/, double* /*sum_dy_xmu*/) {}
 };
 
 }  // namespace syncbn::layer

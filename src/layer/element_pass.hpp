@@ -31,34 +31,25 @@ class ElementPass {
   void normalize(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
                  const BatchNormCache& statistics, const State& state);
 
-  /// The same for the channels of `range`, of which a channels-first tensor has all that is needed. One thread; different
-  /// ranges may be in work at the same time.
-  void normalize_channels(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
-                          const BatchNormCache& statistics, const State& state, ChannelRange range);
-
   /// masked = dy where y > 0.
   void mask_gradient(const ConstTensorView& dy, const ConstTensorView& y, const TensorView& masked);
 
   /// dx = gamma*invstd * ( dy - mean(dy) - xhat * mean(dy*xhat) )
   void input_gradient(const BatchNormCache& cache, const GradientSums& sums, const ConstTensorView& dy,
                       const TensorView& dx, const State& state);
-  void input_gradient_channels(const BatchNormCache& cache, const GradientSums& sums, const ConstTensorView& dy,
-                               const TensorView& dx, const State& state, ChannelRange range);
-
   /// dx = gamma*invstd * dy: the gradient through constant statistics.
   void frozen_input_gradient(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
                              const State& state);
 
  private:
   bool has_relu() const { return options_.activation == Activation::relu; }
-  void set_scale(const BatchNormCache& statistics, const State& state, ChannelRange range);
-  void set_forward(const BatchNormCache& statistics, const State& state, ChannelRange range);
-  void set_backward(const BatchNormCache& cache, const GradientSums& sums, DataType type, const State& state,
-                    ChannelRange range);
+  void set_scale(const BatchNormCache& statistics, const State& state);
+  void set_forward(const BatchNormCache& statistics, const State& state);
+  void set_backward(const BatchNormCache& cache, const GradientSums& sums, DataType type, const State& state);
   kernels::ForwardCoefficients forward_from(const BatchNormCache& statistics, Index c) const;
   kernels::BackwardCoefficients backward_from(const BatchNormCache& cache, Index c) const;
-  void fill_forward_nan(const BatchNormCache& statistics, const TensorView& y, ChannelRange range) const;
-  void fill_backward_nan(const GradientSums& sums, const TensorView& dx, ChannelRange range) const;
+  void fill_forward_nan(const BatchNormCache& statistics, const TensorView& y) const;
+  void fill_backward_nan(const GradientSums& sums, const TensorView& dx) const;
 
   const BatchNormOptions& options_;
   std::vector<double> scale_, shift_;   // gamma*invstd, beta

@@ -27,27 +27,78 @@ ReproducibleSums::ReproducibleSums(Index channels, DataType type, int rank, int 
 comm::Merge ReproducibleSums::merge_moments() const { return merge_message; }
 comm::Merge ReproducibleSums::merge_gradients() const { return merge_message; }
 
-/// Calls add(sums, first sample, end sample) for a part of the samples on each thread, and unites the parts in `body`.
+/// Threads that are worth waking.
+Index ReproducibleSums::parts_for(const TensorShape& shape) const {
+  const Index useful = std::max<Index>(1, shape.element_count() / kElementsPerThread);
+  return std::min(useful, static_cast<Index>(workers_.size()));
+}
+
+/// Do threads take channels? If there are fewer samples than threads; and in 2-D tensors with many channels, since
+/// accumulators of their own, one set for each thread, would be many to merge.
+bool ReproducibleSums::splits_channels(const TensorShape& shape, Index parts) {
+  constexpr Index kManyChannels = 512;
+  if (parts == 1) return false;
+  const bool is_row_major = shape.layout == Layout::channels_last || shape.positions == 1;
+  if (is_row_major && shape.channels < parts * kernels::kStrip) return false;
+  return shape.samples < parts || (shape.positions == 1 && shape.channels >= kManyChannels);
+}
+
+/// Calls add(sums, range of samples) on each thread, and unites the parts in `body`.
 template <class Add>
 void ReproducibleSums::add_in_parts(const TensorShape& shape, std::byte* body, const Add& add) {
   statistics::start_block(body, 2 * channels_, bins_);
   if (shape.element_count() == 0) return;
-  const Index useful = std::max<Index>(1, std::min(shape.samples, shape.element_count() / kElementsPerThread));
-  const Index parts = std::min(useful, static_cast<Index>(workers_.size()));
+  const Index parts = parts_for(shape);
+  if (splits_channels(shape, parts)) return add_channels(shape, body, std::min(parts, channels_), add);
+  add_samples_in_parts(shape, body, std::min(parts, shape.samples), add);
+}
+
+template <class Add>
+void ReproducibleSums::add_samples_in_parts(const TensorShape& shape, std::byte* body, Index parts, const Add& add) {
   const auto block_of = [&](Index part) {
-    std::vector<std::uint64_t>& block = workers_[static_cast<std::size_t>(part)].block;
-    block.resize(part == 0 ? 0 : body_bytes() / sizeof(std::uint64_t));
-    return part == 0 ? body : reinterpret_cast<std::byte*>(block.data());
+    return part == 0 ? body : workers_[static_cast<std::size_t>(part)].memory();
   };
   for (Index part = 0; part < parts; ++part) {  // allocates, so not in the threads
-    std::byte* block = block_of(part);
-    if (part != 0) statistics::start_block(block, 2 * channels_, bins_);
-    workers_[static_cast<std::size_t>(part)].sums.start(block, shape, type_, {0, channels_}, rank_);
+    if (part != 0) start_block(part, channels_);
+    workers_[static_cast<std::size_t>(part)].sums.start(block_of(part), shape, type_, {0, channels_}, rank_);
   }
   for_each_part(parts, [&](Index part) {
     add(workers_[static_cast<std::size_t>(part)].sums, part_of(shape.samples, part, parts));
   });
   for (Index part = 1; part < parts; ++part) statistics::merge_block(block_of(part), body);
+}
+
+/// Each thread fills accumulators of its channels alone, in whole strips where rows hold all channels.
+template <class Add>
+void ReproducibleSums::add_channels(const TensorShape& shape, std::byte* body, Index parts, const Add& add) {
+  const bool is_row_major = shape.layout == Layout::channels_last || shape.positions == 1;
+  const Index unit = is_row_major ? kernels::kStrip : 1;
+  const auto channels_of_part = [&](Index part) {
+    const Range units = part_of((channels_ + unit - 1) / unit, part, parts);
+    return ChannelRange{units.begin * unit, std::min(units.end * unit, channels_)};
+  };
+  for (Index part = 0; part < parts; ++part) {  // allocates
+    const ChannelRange range = channels_of_part(part);
+    start_block(part, range.end - range.begin);
+    Worker& worker = workers_[static_cast<std::size_t>(part)];
+    worker.sums.start(worker.memory(), shape, type_, range, rank_);
+  }
+  for_each_part(parts, [&](Index part) {
+    Worker& worker = workers_[static_cast<std::size_t>(part)];
+    add(worker.sums, Range{0, shape.samples});
+    statistics::place_pairs(worker.memory(), body, channels_of_part(part).begin);
+  });
+  for (Index part = 0; part < parts; ++part) {
+    statistics::merge_header_of_pairs(workers_[static_cast<std::size_t>(part)].memory(), body,
+                                      channels_of_part(part).begin);
+  }
+}
+
+/// An empty block for the pairs of some channels in a worker's own memory.
+void ReproducibleSums::start_block(Index part, Index channels) {
+  Worker& worker = workers_[static_cast<std::size_t>(part)];
+  worker.block.resize(statistics::block_bytes(2 * channels, bins_) / sizeof(std::uint64_t));
+  statistics::start_block(worker.memory(), 2 * channels, bins_);
 }
 
 void ReproducibleSums::add_samples(const ConstTensorView& x, std::byte* body) {
@@ -68,48 +119,11 @@ void ReproducibleSums::add_gradients(const ConstTensorView& x, const OutputGradi
 }
 
 void ReproducibleSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) {
-  workers_.front().finish.moments(body, count, type_, mean, mean_lo, var);
+  finish_.moments(body, count, type_, mean, mean_lo, var);
 }
 
 void ReproducibleSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) {
-  workers_.front().finish.gradients(body, type_, sum_dy, sum_dy_xmu);
-}
-
-/// An empty block for the channels of one range; the worker's own memory, which reserve_channels made.
-std::byte* ReproducibleSums::start_range(Worker& worker, const TensorShape& shape, ChannelRange range) {
-  auto* block = reinterpret_cast<std::byte*>(worker.block.data());
-  statistics::start_block(block, 2 * (range.end - range.begin), bins_);
-  worker.sums.start(block, shape, type_, range, rank_);
-  return block;
-}
-
-void ReproducibleSums::reserve_channels(const TensorShape& shape, DataType type, Index width, bool masks) {
-  for (Worker& worker : workers_) {
-    worker.block.resize(statistics::block_bytes(2 * width, bins_) / sizeof(std::uint64_t));
-    start_range(worker, shape, {0, width});
-    if (masks) worker.sums.reserve_masked(shape, type);
-  }
-}
-
-bool ReproducibleSums::takes_channel_ranges(const TensorShape& shape) const {
-  const Index rows = std::max(kernels::moment_rows_for(type_), kernels::value_rows_for(type_));
-  return shape.positions > 1 && shape.samples <= statistics::kMaxDeposits / rows;
-}
-
-void ReproducibleSums::moments_of(const ConstTensorView& x, ChannelRange range, Index worker, Index count, double* mean,
-                                  double* mean_lo, double* var) {
-  Worker& mine = workers_[static_cast<std::size_t>(worker)];
-  const std::byte* block = start_range(mine, x.shape, range);
-  mine.sums.add(x);
-  mine.finish.moments(block, count, type_, mean + range.begin, mean_lo + range.begin, var + range.begin);
-}
-
-void ReproducibleSums::gradients_of(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean,
-                                    ChannelRange range, Index worker, double* sum_dy, double* sum_dy_xmu) {
-  Worker& mine = workers_[static_cast<std::size_t>(worker)];
-  const std::byte* block = start_range(mine, x.shape, range);
-  mine.sums.add_gradients(x, dy, mean);
-  mine.finish.gradients(block, type_, sum_dy + range.begin, sum_dy_xmu + range.begin);
+  finish_.gradients(body, type_, sum_dy, sum_dy_xmu);
 }
 
 std::optional<NonFinite> ReproducibleSums::non_finite(const std::byte* body) const {

@@ -27,29 +27,29 @@ class ReproducibleSums final : public ChannelSums {
   std::optional<NonFinite> non_finite(const std::byte* body) const override;
   bool has_overflowed(const std::byte* body) const override;
 
-  bool takes_channel_ranges(const TensorShape& shape) const override;
-  void reserve_channels(const TensorShape& shape, DataType type, Index width, bool masks) override;
-  void moments_of(const ConstTensorView& x, ChannelRange range, Index worker, Index count, double* mean,
-                  double* mean_lo, double* var) override;
-  void gradients_of(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, ChannelRange range,
-                    Index worker, double* sum_dy, double* sum_dy_xmu) override;
-
  private:
-  template <class Add>
-  void add_in_parts(const TensorShape& shape, std::byte* body, const Add& add);
-
   struct Worker {
     SampleSums sums;
-    BinFinish finish;
     std::vector<std::uint64_t> block;  // of its samples (the first worker's are in the body itself) or of its channels
+    std::byte* memory() { return reinterpret_cast<std::byte*>(block.data()); }
   };
-  std::byte* start_range(Worker& worker, const TensorShape& shape, ChannelRange range);
+
+  Index parts_for(const TensorShape& shape) const;
+  static bool splits_channels(const TensorShape& shape, Index parts);
+  template <class Add>
+  void add_in_parts(const TensorShape& shape, std::byte* body, const Add& add);
+  template <class Add>
+  void add_samples_in_parts(const TensorShape& shape, std::byte* body, Index parts, const Add& add);
+  template <class Add>
+  void add_channels(const TensorShape& shape, std::byte* body, Index parts, const Add& add);
+  void start_block(Index part, Index channels);
 
   Index channels_;
   int bins_;
   DataType type_;
   int rank_;
   std::vector<Worker> workers_;  // one a thread
+  BinFinish finish_;
 };
 
 }  // namespace syncbn::layer

@@ -81,19 +81,20 @@ void SampleSums::add_rows(const ConstTensorView& x) {
     const Index samples = std::min(kRowsPerBlock, x.shape.samples - n);
     const Index rows = samples * rows_per_sample;
     const kernels::PairRows pairs = pair_rows(rows);
-    const std::byte* block = sample_of(x, n);
+    const std::byte* block = part_of_sample(x, n);
+    const Index pitch = x.shape.channels;
     if (kernel.deposit_values == nullptr) {
-      kernel.expand_values(block, samples, channels_, 0, channels_, a_.data(), b_.data());
+      kernel.expand_values(block, samples, pitch, 0, channels_, a_.data(), b_.data());
       deposit_pairs(x, rows);
       continue;
     }
     windows_.deposit(
-        [&](auto a, auto b, Index from) { return kernel.deposit_values(block, samples, channels_, a, b, from); },
+        [&](auto a, auto b, Index from) { return kernel.deposit_values(block, samples, pitch, channels_, a, b, from); },
         [&](Index from, Index width, Index most, auto& largest) {
-          kernel.value_extremes(block, std::min(samples, most), channels_, from, width, largest);
+          kernel.value_extremes(block, std::min(samples, most), pitch, from, width, largest);
         },
         [&](Index from, Index width) {
-          kernel.expand_values(block, samples, channels_, from, width, a_.data(), b_.data());
+          kernel.expand_values(block, samples, pitch, from, width, a_.data(), b_.data());
           return kernels::PairRows{pairs.a, pairs.b, rows, width, width};
         });
   }
@@ -118,24 +119,26 @@ void SampleSums::add_planes(const ConstTensorView& x) {
 void SampleSums::add_gradient_rows(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const kernels::PairRows pairs = pair_rows(kRowsPerBlock);
+  const kernels::Mean part_of_mean{mean.hi + range_.begin, mean.lo + range_.begin};
+  const Index pitch = x.shape.channels;
   for (Index n = 0; n < x.shape.samples; n += kRowsPerBlock) {
     const Index rows = std::min(kRowsPerBlock, x.shape.samples - n);
-    const std::byte* x_block = sample_of(x, n);
-    const std::byte* dy_block = sample_of(dy.dy, n);
+    const std::byte* x_block = part_of_sample(x, n);
+    const std::byte* dy_block = part_of_sample(dy.dy, n);
     if (dy.is_masked()) {
       std::byte* masked = masked_of(dy, n);
-      kernel.mask_gradient(dy_block, sample_of(dy.y, n), masked, {rows, {channels_, 1, true}});
+      kernel.mask_gradient(dy_block, part_of_sample(dy.y, n), masked, {rows, {channels_, 1, true, pitch}});
       dy_block = masked;
     }
     windows_.deposit(
         [&](auto a, auto b, Index from) {
-          return kernel.deposit_gradients(x_block, dy_block, rows, channels_, mean, a, b, from);
+          return kernel.deposit_gradients(x_block, dy_block, rows, pitch, channels_, part_of_mean, a, b, from);
         },
         [&](Index from, Index width, Index most, auto& largest) {
-          kernel.gradient_extremes(x_block, dy_block, std::min(rows, most), channels_, mean, from, width, largest);
+          kernel.gradient_extremes(x_block, dy_block, std::min(rows, most), pitch, part_of_mean, from, width, largest);
         },
         [&](Index from, Index width) {
-          kernel.expand_gradients(x_block, dy_block, rows, channels_, mean, from, width, a_.data(), b_.data());
+          kernel.expand_gradients(x_block, dy_block, rows, pitch, part_of_mean, from, width, a_.data(), b_.data());
           return kernels::PairRows{pairs.a, pairs.b, rows, width, width};
         });
   }

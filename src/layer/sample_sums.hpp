@@ -14,7 +14,7 @@ namespace syncbn::layer {
 class SampleSums {
  public:
   /// Starts on an empty `block` of 2C accumulators, C the channels of `range`, for tensors of `shape` and `type` whose
-  /// samples belong to `rank`. A range that is not all of the channels needs S > 1.
+  /// samples belong to `rank`.
   void start(std::byte* block, const TensorShape& shape, DataType type, ChannelRange range, int rank);
   void add(const ConstTensorView& x);
   /// mean: of all channels of x.

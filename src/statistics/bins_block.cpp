@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "statistics/bins_block.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <tuple>
@@ -50,6 +51,32 @@ void deposit(std::byte* block, Index i, double value, std::int64_t source) {
     header.offender = first_of(header.offender, {source, i});
   }
   deposit(view_of(block), i, value);
+}
+
+void place_pairs(const std::byte* part, std::byte* whole, Index first) {
+  const BinsView from = view_of(part);
+  const BinsView to = view_of(whole);
+  const Index n = from.size / 2;
+  for (const Index half : {Index{0}, Index{1}}) {
+    const Index source = half * n;
+    const Index target = half * (to.size / 2) + first;
+    for (Index k = 0; k < from.bins; ++k) {
+      std::copy_n(from.bin + k * from.size + source, n, to.bin + k * to.size + target);
+    }
+    std::copy_n(from.top + source, n, to.top + target);
+    std::copy_n(from.nonfinite + source, n, to.nonfinite + target);
+  }
+}
+
+void merge_header_of_pairs(const std::byte* part, std::byte* whole, Index first) {
+  const BinsHeader& from = header_of(part);
+  BinsHeader& to = header_of(whole);
+  to.deposits = std::max(to.deposits, from.deposits);
+  to.nonfinite_terms += from.nonfinite_terms;
+  if (!from.offender.exists()) return;
+  const Index n = from.size / 2;
+  const Index i = from.offender.accumulator;
+  to.offender = first_of(to.offender, {from.offender.source, i < n ? first + i : to.size / 2 + first + i - n});
 }
 
 void merge_block(const std::byte* in, std::byte* inout) {

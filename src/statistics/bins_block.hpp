@@ -43,6 +43,12 @@ BinsView view_of(const std::byte* block);
 /// first.
 void deposit(std::byte* block, Index i, double value, std::int64_t source);
 
+/// The pairs (i, n+i) of `part`, 2n accumulators, become the pairs from `first` on of `whole`, which had nothing there.
+/// Headers apart; parts that do not overlap may be placed at the same time.
+void place_pairs(const std::byte* part, std::byte* whole, Index first);
+/// What the header of `part` says of its pairs, for `whole`. The parts have had the same number of deposits.
+void merge_header_of_pairs(const std::byte* part, std::byte* whole, Index first);
+
 /// inout <- in united with inout. Commutative and associative, exactly.
 void merge_block(const std::byte* in, std::byte* inout);
 
