@@ -143,8 +143,14 @@ HWY_INLINE void for_channel_vectors(Index channels, const Body& body) {
 inline constexpr Index kSumVectors = 2;
 
 /// Few, so that memory is walked nearly in the order of its addresses; but more where a group would read sums that it
-/// has only just stored (few channels), or that do not stay in L1 beside the data (many).
-HWY_INLINE Index rows_per_group(Index channels) { return channels < 128 || channels > 512 ? 4 : 2; }
+/// has only just stored (few channels), or that do not stay in L1 beside the data (many), or where the data are in the
+/// cache anyway (small samples).
+HWY_INLINE Index rows_per_group(SampleShape shape, Index inputs) {
+  constexpr Index kSmallSample = Index{1} << 17;
+  if (shape.channels > 1024 && inputs == 1) return 8;
+  const bool is_small = shape.channels * shape.positions < kSmallSample;
+  return is_small || shape.channels < 128 || shape.channels > 512 ? 4 : 2;
+}
 
 /// Rows are a struct with: State, two sums of one vector of channels with what else they need; start(c, is_first,
 /// access); add(state, element, access); finish(state, c, access); prefetch(element) of kInputs inputs.
@@ -162,7 +168,7 @@ template <class Rows>
 HWY_INLINE void sum_rows(SampleShape shape, const Rows& rows) {
   constexpr Index kTile = kSumVectors * kWidth;
   const Index pitch = shape.pitch_or_channels();
-  const Index group = rows_per_group(shape.channels);
+  const Index group = rows_per_group(shape, Rows::kInputs);
   for (Index begin = 0; begin < shape.positions; begin += group) {
     const Index end = std::min(begin + group, shape.positions);
     Index c = 0;
