@@ -59,8 +59,15 @@ def as_input(rows, shape, channels_last):
     return np.moveaxis(rows.reshape((shape[0], *shape[2:], shape[1])), -1, 1)
 
 
-def evaluate(layer, x, dy, channels_last, statistics):
-    """`statistics`: "batch" (of x) or "running" (constants). x and dy are whole arrays, as in their files."""
+def behind_relu(dy, y):
+    """What a ReLU lets through of dy. y is the tested program's: whether a y within its bound of 0 is above 0 is not ours
+    to say, but the gradients must go with it."""
+    return np.where(y > 0, dy, dy.dtype.type(0))
+
+
+def evaluate(layer, x, dy, channels_last, statistics, residual=None, relu=False):
+    """`statistics`: "batch" (of x) or "running" (constants). x, dy (with a ReLU: what is behind it) and the residual are
+    whole arrays, as in their files."""
     result = Expected()
     shape, v, dtype = x.shape, UNIT[parameter_type(x.dtype)], x.dtype
     x = with_channels_last(x, channels_last)
@@ -76,6 +83,11 @@ def evaluate(layer, x, dy, channels_last, statistics):
     y = layer.gamma * xhat + layer.beta
     # In the parameters' arithmetic: x-mean, scale, product, shift, sum.
     e_y = v * (5 * np.abs(layer.gamma * xhat) + 3 * np.abs(layer.beta)) + np.abs(layer.gamma) * e_xhat
+    if residual is not None:  # one more sum, of which the terms above have their roundings
+        residual = with_channels_last(residual, channels_last)
+        y, e_y = y + residual, e_y + v * (np.abs(y) + np.abs(residual))
+    if relu:  # no farther from 0 or from one another than before
+        y = np.maximum(y, 0)
     e_y = e_y + last_rounding(dtype, y)
     result.put("y", as_input(y, shape, channels_last), as_input(e_y + 0 * y, shape, channels_last))
     _running(result, layer, mean, var, e_mean, e_var, count, v, statistics)

@@ -127,7 +127,8 @@ class HostileFiles(unittest.TestCase):
     def test_gradient_and_parameters_are_read_as_carefully(self):
         bad = self.folder / "bad.npy"
         bad.write_bytes(npy(dict_text(), DATA[:-1]))
-        for option in ["--grad-output", "--gamma", "--beta", "--running-mean", "--running-var"][:5 if RANKS == 1 else 2]:
+        for option in ["--grad-output", "--residual", "--gamma", "--beta", "--running-mean",
+                       "--running-var"][:6 if RANKS == 1 else 3]:
             with self.subTest(option):
                 self.refused([option, bad], ["bad.npy", "truncated"])
 
@@ -147,6 +148,8 @@ class HostileFiles(unittest.TestCase):
     def test_shapes_that_do_not_fit(self):
         self.refused(["--grad-output", self.save("dy.npy", GOOD.reshape(4, 6))], ["dy.npy", "(4, 6)", "(6, 4)"])
         self.refused(["--grad-output", self.save("dy.npy", GOOD.astype("f8"))], ["dy.npy", "f64", "f32"])
+        self.refused(["--residual", self.save("z.npy", GOOD[:5])], ["z.npy", "(5, 4)", "(6, 4)", "as the input"])
+        self.refused(["--residual", self.save("z.npy", GOOD.astype("f2"))], ["z.npy", "f16", "f32"])
         self.refused(["--gamma", self.save("g.npy", np.ones(3))], ["g.npy", "(3,)", "(4,)"])
         self.refused(["--gamma", self.save("g.npy", np.ones((1, 4)))], ["g.npy", "(1, 4)", "(4,)"])
         self.refused(["--gamma", self.save("g.npy", 1.0)], ["g.npy", "()", "(4,)"])
@@ -161,6 +164,7 @@ class HostileFiles(unittest.TestCase):
                 self.refused([], ["x.npy", f"{text} at [4, 1]"])
                 self.save("x.npy", GOOD)
                 self.refused(["--grad-output", self.save("dy.npy", x)], ["dy.npy", f"{text} at [4, 1]"])
+                self.refused(["--residual", self.save("z.npy", x)], ["z.npy", f"{text} at [4, 1]"])
                 self.refused(["--beta", self.save("b.npy", x[4])], ["b.npy", f"{text} at [1]"])
 
     def test_parameters_out_of_range(self):

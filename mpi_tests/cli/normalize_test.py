@@ -32,6 +32,8 @@ class Case:
         # -1e4 would make f2 all but constant, so that dx may be beyond its range.
         self.x = self._tensor(offset=random.choice([0.0, 3.0, -100.0 if self.dtype == "f2" else -1e4]))
         self.dy = self._tensor(offset=0.5) if self.mode != "eval" and random.integers(4) else None
+        self.residual = self._tensor(offset=0.25) if random.integers(2) else None
+        self.relu = bool(random.integers(2))
         self.per_rank_gradients = bool(random.integers(2)) and self.mode != "local"
         self.eps = float(random.choice([1e-5, 1e-3, 0.0]))
         self.momentum = [0.1, 0.0, 1.0, 0.37, None][random.integers(5)]
@@ -78,6 +80,10 @@ class Case:
                      "--param-grad", "local" if self.per_rank_gradients else "global", *self.shards[1]]
         if self.dy is not None:
             arguments += ["--grad-output", self._save("dy", self.dy)]
+        if self.residual is not None:
+            arguments += ["--residual", self._save("residual", self.residual)]
+        if self.relu or self.random.integers(2):  # none is the default
+            arguments += ["--activation", "relu" if self.relu else "none"]
         if not self.unbiased:
             arguments.append("--biased-running-var")
         for name, values in self.given.items():
@@ -88,22 +94,29 @@ class Case:
         np.save(self.folder / f"{name}.npy", values)
         return self.folder / f"{name}.npy"
 
-    def expected(self):
-        """By output file: (value, largest error). Whole-batch values, or one row per rank where the mode says so."""
+    def expected(self, y):
+        """By output file: (value, largest error). Whole-batch values, or one row per rank where the mode says so. `y` is
+        what the program has written."""
+        if self.dy is not None and self.relu:
+            self.dy = oracle.behind_relu(self.dy, y)
         statistics = "running" if self.mode in ("eval", "frozen") else "batch"
         blocks = np.split(np.arange(self.shape[0]), np.cumsum(self.shards[0])[:-1])
         own = [self._evaluate(rows, statistics) for rows in blocks]
         if self.mode == "local":
-            return {name: self._joined(name, own) for name in own[0].value}
-        whole = self._evaluate(np.arange(self.shape[0]), statistics)
-        arrays = {name: (whole.value[name], whole.error[name]) for name in whole.value}
-        if self.per_rank_gradients and self.dy is not None:
-            arrays.update(self._own_gradients(blocks, whole))
+            arrays = {name: self._joined(name, own) for name in own[0].value}
+        else:
+            whole = self._evaluate(np.arange(self.shape[0]), statistics)
+            arrays = {name: (whole.value[name], whole.error[name]) for name in whole.value}
+            if self.per_rank_gradients and self.dy is not None:
+                arrays.update(self._own_gradients(blocks, whole))
+        if self.dy is not None and self.residual is not None:
+            arrays["dresidual"] = (self.dy, np.zeros(self.shape))
         return arrays
 
     def _evaluate(self, rows, statistics):
         dy = None if self.dy is None else self.dy[rows]
-        return oracle.evaluate(self.layer(), self.x[rows], dy, self.channels_last, statistics)
+        residual = None if self.residual is None else self.residual[rows]
+        return oracle.evaluate(self.layer(), self.x[rows], dy, self.channels_last, statistics, residual, self.relu)
 
     @staticmethod
     def _joined(name, own):
@@ -130,15 +143,16 @@ class Normalize(unittest.TestCase):
             outcome = tool.run(case.arguments())
             where = f"\nseed {seed}, {RANKS} ranks, x {case.shape} {case.dtype}, shards {case.shards[0]}\n{outcome}"
             self.assertEqual(outcome.code, 0, where)
-            expected = case.expected()
             out = Path(folder) / "out"
+            expected = case.expected(np.load(out / "y.npy"))
             self.assertEqual({path.name for path in out.iterdir()}, {name + ".npy" for name in expected}, where)
             for name, (value, error) in expected.items():
                 got = np.load(out / f"{name}.npy")
                 self.check_array(name, got, value, error, case, where)
 
     def check_array(self, name, got, value, error, case, where):
-        types = {"mean": np.dtype("f8"), "var": np.dtype("f8"), "y": case.dtype, "dx": case.dtype}
+        types = {"mean": np.dtype("f8"), "var": np.dtype("f8"), "y": case.dtype, "dx": case.dtype,
+                 "dresidual": case.dtype}
         self.assertEqual(got.dtype, types.get(name, case.parameter_type), name + where)
         self.assertEqual(got.shape, value.shape, name + where)
         self.assertTrue(np.isfinite(got).all(), name + where)
@@ -163,13 +177,30 @@ class Normalize(unittest.TestCase):
             self.assertEqual(outcome.code, 0, outcome)
             self.assertTrue(np.array_equal(np.load(f"{folder}/out/y.npy"), x), "eval with mean 0 and var 1 is y = x")
 
-    def frozen_gradients(self, folder, x, dy, ranks, shards):
+    def frozen_gradients(self, folder, x, dy, ranks, shards, *arguments):
         np.save(f"{folder}/x.npy", x)
         np.save(f"{folder}/dy.npy", dy)
         outcome = tool.run(["normalize", "--input", f"{folder}/x.npy", "--grad-output", f"{folder}/dy.npy", "--mode",
-                            "frozen", "--eps", 0, "--shards", ",".join(map(str, shards)), "--out", f"{folder}/out"], ranks)
+                            "frozen", "--eps", 0, "--shards", ",".join(map(str, shards)), "--out", f"{folder}/out",
+                            *arguments], ranks)
         self.assertEqual(outcome.code, 0, outcome)
-        return {name: np.load(f"{folder}/out/{name}.npy") for name in ("dgamma", "dbeta", "dx")}
+        return {path.stem: np.load(path) for path in Path(folder, "out").iterdir()}
+
+    def test_what_a_relu_holds_back_has_no_gradient(self):
+        """By hand: x = 1, 2, 3 and z = 0, -9, 0 give y = 1, 0, 3, so that the 5 of dy = 4, 5, 6 does not count."""
+        x, z, dy = (np.array(values, "f4").reshape(3, 1) for values in ([1, 2, 3], [0, -9, 0], [4, 5, 6]))
+        shards = [3 // RANKS + (rank < 3 % RANKS) for rank in range(RANKS)]
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/z.npy", z)
+            relu, residual = ["--activation", "relu"], ["--residual", f"{folder}/z.npy"]
+            got = self.frozen_gradients(folder, x, dy, RANKS, shards, *relu, *residual)
+            self.assertEqual([got[name].ravel().tolist() for name in ("y", "dx", "dresidual", "dgamma", "dbeta")],
+                             [[1, 0, 3], [4, 0, 6], [4, 0, 6], [4 * 1 + 6 * 3], [4 + 6]])
+        with tempfile.TemporaryDirectory() as folder:
+            got = self.frozen_gradients(folder, x - 2, dy, RANKS, shards, *relu)
+            self.assertNotIn("dresidual", got)
+            self.assertEqual([got[name].ravel().tolist() for name in ("y", "dx", "dgamma", "dbeta")],
+                             [[0, 0, 1], [0, 0, 6], [6], [6]])
 
     def test_gradients_of_a_frozen_layer_are_those_of_the_whole_batch(self):
         """Sums whose terms cancel, by hand: over samples, within a sample, and with what f8 cannot hold."""
@@ -192,11 +223,12 @@ class Normalize(unittest.TestCase):
             x, dy = (random.standard_normal((29, 3, 7)) * 10.0 ** random.integers(-decades, decades + 1, (29, 1, 1))
                      for _ in range(2))
             with tempfile.TemporaryDirectory() as folder:
-                whole = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), 1, [29])
+                whole = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), 1, [29], "--activation", "relu")
                 for _ in range(3):
                     cuts = np.sort(random.integers(0, 30, RANKS - 1))
                     split = np.diff([0, *cuts, 29])
-                    got = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), RANKS, split)
+                    got = self.frozen_gradients(folder, x.astype(dtype), dy.astype(dtype), RANKS, split, "--activation",
+                                                "relu")
                     for name in whole:
                         self.assertEqual(got[name].tobytes(), whole[name].tobytes(), (name, dtype, split))
 

@@ -19,7 +19,7 @@ namespace {
 /// What the files are, and which rows this rank has.
 struct Problem {
   NpyHeader x;
-  std::optional<NpyHeader> dy;
+  std::optional<NpyHeader> residual, dy;
   Index channels = 0;
   std::vector<Index> shards;
   RowRange mine;
@@ -27,11 +27,14 @@ struct Problem {
   DataType parameter_type() const { return parameter_type_for(x.type); }
 };
 
-/// This rank's rows. y is written over x if there is no backward pass to need x; dx is written over dy.
+/// This rank's rows. Results take the place of what is not needed any more: y that of the residual, else of x if there is
+/// no backward pass to need x; behind a ReLU that pass needs y, too, so nothing is written over y. dresidual takes dy's
+/// place and dx then x's; without a residual dx takes dy's.
 struct Tensors {
-  Bytes x, y, dy;
+  Bytes x, residual, own_y, dy;
 
-  Bytes& output(const Problem& problem) { return problem.dy ? y : x; }
+  Bytes& y(const Problem& problem) { return problem.residual ? residual : problem.dy ? own_y : x; }
+  Bytes& dx(const Problem& problem) { return problem.residual ? x : dy; }
 };
 
 struct Results {
@@ -70,19 +73,21 @@ Index channels_of(const std::string& path, const NpyHeader& x, Layout layout) {
   return channels;
 }
 
-void require_same(const std::string& path, const NpyHeader& dy, const NpyHeader& x) {
-  if (dy.shape == x.shape && dy.type == x.type) return;
-  throw LocalFailure(kBadData, "'" + path + "' is " + shape_text(dy.shape) + " " + name_of(dy.type) + ", wanted " +
-                                   shape_text(x.shape) + " " + name_of(x.type) + " as the input");
+void require_same(const std::string& path, const NpyHeader& other, const NpyHeader& x) {
+  if (other.shape == x.shape && other.type == x.type) return;
+  throw LocalFailure(kBadData, "'" + path + "' is " + shape_text(other.shape) + " " + name_of(other.type) +
+                                   ", wanted " + shape_text(x.shape) + " " + name_of(x.type) + " as the input");
 }
 
 /// Checks the headers and splits the rows before any rank reads data.
 Problem read_problem(const NormalizeOptions& options, MPI_Comm comm) {
   Problem problem;
   problem.x = read_shared_header(comm, options.input);
+  if (!options.residual.empty()) problem.residual = read_shared_header(comm, options.residual);
   if (!options.grad_output.empty()) problem.dy = read_shared_header(comm, options.grad_output);
   together(comm, [&] {
     problem.channels = channels_of(options.input, problem.x, options.layout);
+    if (problem.residual) require_same(options.residual, *problem.residual, problem.x);
     if (problem.dy) require_same(options.grad_output, *problem.dy, problem.x);
     problem.shards = shards_for(options.shards, problem.x.shape.front(), size_of(comm));
     problem.mine = rows_of_rank(problem.shards, rank_of(comm));
@@ -93,10 +98,11 @@ Problem read_problem(const NormalizeOptions& options, MPI_Comm comm) {
 Tensors read_tensors(const NormalizeOptions& options, const Problem& problem, MPI_Comm comm) {
   Tensors tensors;
   tensors.x = read_finite_rows(comm, options.input, problem.x, problem.mine);
-  if (problem.dy) {
-    tensors.dy = read_finite_rows(comm, options.grad_output, *problem.dy, problem.mine);
-    together(comm, [&] { tensors.y.resize(tensors.x.size()); });
+  if (problem.residual) {
+    tensors.residual = read_finite_rows(comm, options.residual, *problem.residual, problem.mine);
   }
+  if (problem.dy) tensors.dy = read_finite_rows(comm, options.grad_output, *problem.dy, problem.mine);
+  if (problem.dy && !problem.residual) together(comm, [&] { tensors.own_y.resize(tensors.x.size()); });
   return tensors;
 }
 
@@ -115,6 +121,7 @@ BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MP
   layer_options.eps = options.eps;
   layer_options.momentum = options.momentum;
   layer_options.unbiased_running_var = !options.biased_running_var;
+  layer_options.activation = options.activation;
   layer_options.parameter_gradients = options.param_grad;
   layer_options.parameter_type = problem.parameter_type();
   layer_options.reduction = options.reduction;
@@ -148,21 +155,45 @@ void load_parameters(const NormalizeOptions& options, const Problem& problem, MP
   });
 }
 
-void forward(NormalizeMode mode, ConstTensorView x, TensorView y, BatchNorm& layer, BatchNormCache& cache) {
+void forward(NormalizeMode mode, ConstTensorView x, ConstTensorView residual, TensorView y, BatchNorm& layer,
+             BatchNormCache& cache) {
   switch (mode) {
     case NormalizeMode::train:
     case NormalizeMode::local:
-      return layer.forward_train(x, y, cache);
+      return layer.forward_train(x, y, cache, residual);
     case NormalizeMode::frozen:
-      return layer.forward_frozen(x, y, cache);
+      return layer.forward_frozen(x, y, cache, residual);
     case NormalizeMode::eval:
       break;
   }
-  layer.forward_eval(x, y);
+  layer.forward_eval(x, y, residual);
   for (Index c = 0; c < layer.options().num_features; ++c) {
     cache.mean.push_back(layer.running_mean()[c]);
     cache.var.push_back(layer.running_var()[c]);
   }
+}
+
+/// dy, and what backward() writes; dresidual none without a residual.
+struct GradientViews {
+  TensorView dy, dx, dresidual;
+};
+
+BatchNormGradients backward(const NormalizeOptions& options, const Problem& problem, MPI_Comm comm, BatchNorm& layer,
+                            const BatchNormCache& cache, const GradientViews& views) {
+  const bool is_collective = options.mode == NormalizeMode::train;
+  BatchNormGradients gradients;
+  if (options.mode != NormalizeMode::frozen || options.param_grad == ParameterGradients::local) {
+    call_layer(is_collective, comm, [&] { layer.backward(cache, views.dy, views.dx, gradients, views.dresidual); });
+    return gradients;
+  }
+  // The sums are of the gradient behind the activation, which is left in dy (to mask it once more does nothing), and
+  // they come before dx, which is written over dy or x.
+  if (options.activation != Activation::none) {
+    call_layer(is_collective, comm, [&] { layer.backward_input(cache, views.dy, TensorView(), views.dy); });
+  }
+  gradients = frozen_gradients(cache, views.dy, problem.parameter_type(), layer.communicator(), comm);
+  call_layer(is_collective, comm, [&] { layer.backward_input(cache, views.dy, views.dx, views.dresidual); });
+  return gradients;
 }
 
 Results run_layer(const NormalizeOptions& options, const Problem& problem, MPI_Comm comm, BatchNorm& layer,
@@ -170,22 +201,17 @@ Results run_layer(const NormalizeOptions& options, const Problem& problem, MPI_C
   std::vector<Index> extents = problem.x.shape;
   extents.front() = problem.mine.count;
   const auto shape = TensorShape::from_extents(extents.data(), extents.size(), options.layout);
-  const TensorView x{tensors.x.data(), problem.x.type, shape};
-  const TensorView y{tensors.output(problem).data(), problem.x.type, shape};
-  const TensorView dy{tensors.dy.data(), problem.x.type, shape};
+  const auto view_of = [&](Bytes& rows) { return TensorView{rows.data(), problem.x.type, shape}; };
+  const TensorView residual = problem.residual ? view_of(tensors.residual) : TensorView();
 
   Results results;
-  const bool is_collective = options.mode == NormalizeMode::train;
-  call_layer(is_collective, comm, [&] { forward(options.mode, x, y, layer, results.cache); });
+  call_layer(options.mode == NormalizeMode::train, comm, [&] {
+    forward(options.mode, view_of(tensors.x), residual, view_of(tensors.y(problem)), layer, results.cache);
+  });
   if (problem.dy) {
-    const bool sums_over_ranks =
-        options.mode == NormalizeMode::frozen && options.param_grad == ParameterGradients::global;
-    if (sums_over_ranks) {  // before dx, which is written over dy
-      results.gradients = frozen_gradients(results.cache, dy, problem.parameter_type(), layer.communicator(), comm);
-      call_layer(is_collective, comm, [&] { layer.backward_input(results.cache, dy, dy); });
-    } else {
-      call_layer(is_collective, comm, [&] { layer.backward(results.cache, dy, dy, results.gradients); });
-    }
+    const TensorView dy = view_of(tensors.dy);
+    results.gradients = backward(options, problem, comm, layer, results.cache,
+                                 {dy, view_of(tensors.dx(problem)), problem.residual ? dy : TensorView()});
   }
   return results;
 }
@@ -240,9 +266,11 @@ void write_forward(const NormalizeOptions& options, const BatchNorm& layer, cons
   writer.channels("running_var", layer.running_var(), is_per_rank);
 }
 
-void write_backward(const NormalizeOptions& options, const Bytes& dx, const Results& results, ResultWriter& writer) {
+void write_backward(const NormalizeOptions& options, const Problem& problem, Tensors& tensors, const Results& results,
+                    ResultWriter& writer) {
   const bool is_per_rank = options.mode == NormalizeMode::local || options.param_grad == ParameterGradients::local;
-  writer.tensor("dx", dx);
+  writer.tensor("dx", tensors.dx(problem));
+  if (problem.residual) writer.tensor("dresidual", tensors.dy);
   writer.channels("dgamma", results.gradients.dgamma, is_per_rank);
   writer.channels("dbeta", results.gradients.dbeta, is_per_rank);
 }
@@ -270,8 +298,8 @@ void normalize(const NormalizeOptions& options, MPI_Comm comm) {
   const Results results = run_layer(options, problem, comm, layer, tensors);
 
   ResultWriter writer(folder.get(), problem, comm);
-  write_forward(options, layer, tensors.output(problem), results, writer);
-  if (problem.dy) write_backward(options, tensors.dy, results, writer);
+  write_forward(options, layer, tensors.y(problem), results, writer);
+  if (problem.dy) write_backward(options, problem, tensors, results, writer);
   together_on(0, comm, [&] { folder->publish(); });
   if (rank_of(comm) == 0) print_summary(options, problem, size_of(comm), *folder);
 }

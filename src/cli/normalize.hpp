@@ -22,9 +22,10 @@ enum class NormalizeMode {
 
 /// The command line of `syncbn normalize`. Empty file names: not given.
 struct NormalizeOptions {
-  std::string input, grad_output, gamma, beta, running_mean, running_var, out;
+  std::string input, residual, grad_output, gamma, beta, running_mean, running_var, out;
   std::string shards;  ///< "5,0,11"; empty: near-even.
   NormalizeMode mode = NormalizeMode::train;
+  Activation activation = Activation::none;
   Layout layout = Layout::channels_first;
   double eps = 1e-5;
   std::optional<double> momentum = 0.1;

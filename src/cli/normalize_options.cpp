@@ -15,10 +15,11 @@ namespace syncbn::cli {
 namespace {
 
 constexpr const char* kNotes =
-    "Files are little-endian f2, f4 or f8 in C order. Every rank reads its own rows, so all hosts must see X.npy and\n"
+    "Files are little-endian f2, f4 or f8 in C order. Every rank reads its own rows, so all hosts must see X, Z and\n"
     "DY.npy; rank 0 reads the other files and writes the results, in the order of the input: y, mean, var,\n"
-    "running_mean, running_var and, with --grad-output, dx, dgamma, dbeta. mean and var are f8 and are what y was\n"
-    "normalized with; y and dx are of the input's type, the others too, but f4 for an input of f2.\n"
+    "running_mean, running_var and, with --grad-output, dx, dgamma, dbeta and, with --residual, dresidual. mean and\n"
+    "var are f8 and are what x was normalized with; y, dx and dresidual are of the input's type, the others too, but\n"
+    "f4 for an input of f2. With all of it y = relu(gamma*xhat + beta + z), and dy counts where y > 0.\n"
     "--mode local writes its statistics and parameter gradients as (ranks, C), --param-grad local the gradients.\n"
     "Nothing is written unless everything went well.\n"
     "\n"
@@ -59,6 +60,8 @@ void add_files(CLI::App& command, NormalizeOptions& options) {
   add_path(command, "--input", options.input, "x: (N, C), (N, C, *spatial) or, channels-last, (N, *spatial, C)",
            "X.npy")
       ->required();
+  add_path(command, "--residual", options.residual, "z, as x: added to the result, in front of the activation",
+           "Z.npy");
   add_path(command, "--grad-output", options.grad_output, "dy, as x: run the backward pass, too", "DY.npy");
   add_path(command, "--gamma", options.gamma, "(C), 1 if not given", "G.npy");
   add_path(command, "--beta", options.beta, "(C), 0 if not given", "B.npy");
@@ -87,6 +90,8 @@ void add_layer(CLI::App& command, NormalizeOptions& options) {
                              {"eval", NormalizeMode::eval},
                              {"local", NormalizeMode::local},
                              {"frozen", NormalizeMode::frozen}});
+  add_choice<Activation>(command, "--activation", options.activation, "What is applied to the result, last",
+                         {{"none", Activation::none}, {"relu", Activation::relu}});
   command.add_option("--eps", options.eps, "Added to the variance")
       ->check(CLI::Validator(check_eps, ""))
       ->type_name("E")
