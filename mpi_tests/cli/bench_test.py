@@ -9,8 +9,11 @@ from tool import RANKS
 
 QUICK = ["bench", "--seconds", "0"]
 SHAPES = "5x6x4x3,1x3,2x5x1x7"  # uneven over the ranks, an empty rank, one sample in the batch
-KEYS = ["who", "ranks", "threads", "reduction", "layout", "shape", "dtype", "pass", "median_ms", "min_ms", "limit_ms",
-        "allreduce_ms", "isa"]
+KEYS = ["who", "ranks", "threads", "reduction", "layout", "shape", "dtype", "pass", "fused", "median_ms", "min_ms",
+        "limit_ms", "allreduce_ms", "isa"]
+# Command line: (name, tensors moved forward, backward)
+FUSED = {(): ("none", 3, 5), ("--residual",): ("residual", 4, 5), ("--activation", "relu"): ("relu", 3, 7),
+         ("--residual", "--activation", "relu"): ("residual+relu", 4, 7)}
 
 
 def lines_of(outcome):
@@ -35,6 +38,7 @@ class BenchTest(unittest.TestCase):
         for line in lines:
             self.assertEqual(list(line)[:len(KEYS)], KEYS, line)
             self.assertEqual((line["who"], line["ranks"], line["threads"], line["dtype"]), ("syncbn", RANKS, 1, "f32"))
+            self.assertEqual(line["fused"], "none")
             self.assertIn(line["isa"], ("scalar", "avx2", "avx512", "native"))
             self.assertEqual("ratio_to_fast" in line, line["reduction"] == "reproducible")
             self.assertTrue(0 < line["min_ms"] <= line["median_ms"], line)
@@ -48,6 +52,26 @@ class BenchTest(unittest.TestCase):
             self.assertEqual(outcome.code, 0, outcome)
             self.assertEqual({(line["dtype"], line["pass"], line["bytes"]) for line in lines_of(outcome)},
                              {(dtype, "forward", 3 * 360 * size), (dtype, "backward", 5 * 360 * size)})
+
+    def test_fused_layers_are_verified_and_timed(self):
+        for arguments, (name, forward, backward) in FUSED.items():
+            with self.subTest(name):
+                outcome = self.run_bench("--json", "--shapes", SHAPES, *arguments)
+                self.assertEqual(outcome.code, 0, outcome)
+                self.assertEqual({(line["fused"], line["pass"], line["bytes"]) for line in lines_of(outcome)
+                                  if line["shape"] == [5, 6, 4, 3]},
+                                 {(name, "forward", forward * 360 * 4), (name, "backward", backward * 360 * 4)})
+                spoiled = self.run_bench("--shapes", "5x6x4x3", "--spoil=1e-5", *arguments)
+                self.assertEqual(spoiled.code, 1, spoiled)
+                self.assertEqual(spoiled.stdout, "", spoiled)
+                self.assertRegex("".join(spoiled.complaints), r"dx\[\d+\] is .* wanted ")
+
+    def test_fused_layers_of_all_types(self):
+        for dtype in ("f64", "bf16", "f16"):
+            with self.subTest(dtype):
+                outcome = self.run_bench("--shapes", "7x6x5x3,64x9", "--dtype", dtype, "--residual", "--activation", "relu")
+                self.assertEqual(outcome.code, 0, outcome)
+                self.assertIn(f"{dtype}, fused with residual+relu, ", outcome.stdout)
 
     def test_options_choose_the_cases(self):
         outcome = self.run_bench("--json", "--shapes", "4x3x2x2", "--layout", "nhwc", "--pass", "backward", "--dtype", "f64",
@@ -100,6 +124,7 @@ class BenchTest(unittest.TestCase):
                                  (["--shapes", "4294967296x4294967296"], ["too many elements"]),
                                  (["--layout", "chwn"], ["--layout", "nchw|nhwc|both"]),
                                  (["--pass", "sideways"], ["--pass", "forward|backward|both"]),
+                                 (["--activation", "gelu"], ["--activation", "none|relu"]),
                                  (["--dtype", "f8"], ["--dtype", "f32|f64|bf16|f16"]),
                                  (["--reduction", "slow"], ["--reduction", "reproducible|fast|both"]),
                                  (["--threads", "0"], ["--threads"]),

@@ -2,7 +2,9 @@
 """Times the training batch norm of PyTorch on the CPU, f32, one process: scripts/bench runs it beside `syncbn bench`, whose
 lines of JSON it prints.
 
-    torch_batch_norm.py SECONDS NxCxHxW,...      threads: OMP_NUM_THREADS
+    torch_batch_norm.py [--fused] SECONDS NxCxHxW,...      threads: OMP_NUM_THREADS
+
+--fused times relu(bn(x) + z) instead, in its steps: PyTorch on the CPU has no other way.
 
 PyTorch allocates its results anew in every call. MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ above the sizes of the
 tensors keep that memory in the process, so that it is not charged for page faults."""
@@ -51,27 +53,50 @@ def passes(shape, layout):
 
     _, mean, invstd = forward()
 
-    def backward():
+    def backward(dy=dy):
         return torch.ops.aten.native_batch_norm_backward(dy, x, gamma, running_mean, running_var, mean, invstd, True, EPS,
                                                          [True, True, True])
 
     return {"forward": forward, "backward": backward}
 
 
+def fused_passes(shape, layout):
+    """relu(bn(x) + z) around passes(): what a network's `F.relu_(bn(x).add_(z))` calls, and what autograd calls for it. z's
+    gradient is what comes out of the ReLU's."""
+    alone = passes(shape, layout)
+    z, dy = uniform(shape, layout), uniform(shape, layout)
+
+    def forward():
+        return alone["forward"]()[0].add_(z).relu_()
+
+    y = forward()
+
+    def backward():
+        dz = torch.ops.aten.threshold_backward(dy, y, 0)
+        return dz, alone["backward"](dz)
+
+    return {"forward": forward, "backward": backward}
+
+
 def main():
-    if len(sys.argv) != 3:
-        print("usage: torch_batch_norm.py SECONDS NxCxHxW,...", file=sys.stderr)
+    arguments = sys.argv[1:]
+    is_fused = arguments[:1] == ["--fused"]
+    if is_fused:
+        arguments = arguments[1:]
+    if len(arguments) != 2:
+        print("usage: torch_batch_norm.py [--fused] SECONDS NxCxHxW,...", file=sys.stderr)
         return 2
-    seconds = float(sys.argv[1])
+    seconds = float(arguments[0])
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    for text in sys.argv[2].split(","):
+    for text in arguments[1].split(","):
         shape = parse_shape(text)
         for layout in ("nchw", "nhwc"):
-            for name, run in passes(shape, layout).items():
+            for name, run in (fused_passes if is_fused else passes)(shape, layout).items():
                 with torch.no_grad():
                     times = times_of(run, seconds)
                 print(json.dumps({"who": f"torch-{torch.__version__}", "threads": torch.get_num_threads(), "layout": layout,
-                                  "shape": shape, "dtype": "f32", "pass": name, "median_ms": times[len(times) // 2],
+                                  "shape": shape, "dtype": "f32", "pass": name,
+                                  "fused": "residual+relu" if is_fused else "none", "median_ms": times[len(times) // 2],
                                   "min_ms": times[0]}), flush=True)
     return 0
 

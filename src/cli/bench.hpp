@@ -42,12 +42,28 @@ constexpr const char* field_name_of(Layout layout) noexcept {
   return layout == Layout::channels_last ? "nhwc" : "nchw";
 }
 
+/// What the layer does in its element passes beside batch normalization: y = relu(bn(x) + z).
+struct Fused {
+  Activation activation = Activation::none;
+  bool residual = false;  ///< Adds z.
+
+  bool has_relu() const noexcept { return activation == Activation::relu; }
+  /// Has a gradient of z that is not dy itself.
+  bool has_residual_gradient() const noexcept { return has_relu() && residual; }
+};
+
+constexpr const char* name_of(const Fused& fused) noexcept {
+  if (fused.activation == Activation::relu) return fused.residual ? "residual+relu" : "relu";
+  return fused.residual ? "residual" : "none";
+}
+
 struct Options {
   std::vector<Shape> shapes = default_shapes();
   std::vector<Layout> layouts{Layout::channels_first, Layout::channels_last};
   std::vector<Pass> passes{Pass::forward, Pass::backward};
   std::vector<Reduction> reductions{Reduction::reproducible, Reduction::fast};
   DataType dtype = DataType::f32;
+  Fused fused;
   int threads = 1;
   double seconds = 1.0;  ///< For each shape, layout and pass.
   double spoil = 0.0;    ///< Relative fault put into the results before they are verified.

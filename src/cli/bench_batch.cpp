@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "bench_batch.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -17,7 +18,7 @@ namespace {
 using train::CounterRandom;
 
 constexpr std::uint64_t kSeed = 1;
-enum Stream : std::uint64_t { kX, kDy };
+enum Stream : std::uint64_t { kX, kDy, kResidual };
 
 template <class T>
 void fill_uniform(train::Buffer<std::byte>& buffer, Stream stream, Index first, Index count) {
@@ -64,6 +65,22 @@ const T* values_of(const ConstTensorView& view) {
   return static_cast<const T*>(view.data);
 }
 
+/// dy as it counts: behind a ReLU where y > 0.
+template <class T>
+class OutputGradient {
+ public:
+  explicit OutputGradient(Batch& batch)
+      : dy_(values_of<T>(batch.dy())), y_(batch.fused().has_relu() ? values_of<T>(batch.y()) : nullptr) {}
+
+  double operator[](Index i) const {
+    return y_ == nullptr || static_cast<double>(y_[i]) > 0.0 ? static_cast<double>(dy_[i]) : 0.0;
+  }
+
+ private:
+  const T* dy_;
+  const T* y_;
+};
+
 /// Adds up all ranks' numbers, in place.
 void add_up(std::vector<double>& numbers, MPI_Comm comm) {
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, numbers.data(), static_cast<int>(numbers.size()), MPI_DOUBLE, MPI_SUM, comm),
@@ -106,17 +123,21 @@ double rounding(DataType type, double value) {
 
 }  // namespace
 
-Batch::Batch(const Shape& global, Layout layout, DataType type, MPI_Comm comm) : global_(global), type_(type) {
+Batch::Batch(const Shape& global, Layout layout, DataType type, const Fused& fused, MPI_Comm comm)
+    : global_(global), type_(type), fused_(fused) {
   const RowRange rows = rows_of_rank(even_shards(global.n, size_of(comm)), rank_of(comm));
   shape_ = {rows.count, global.c, global.positions(), layout};
-  constexpr double kTensors = 4.0;
-  require_memory(kTensors * static_cast<double>(bytes()), global, comm);
+  std::vector<train::Buffer<std::byte>*> buffers{&x_, &dy_, &y_, &dx_};
+  if (fused.residual) buffers.push_back(&residual_);
+  if (fused.has_residual_gradient()) buffers.push_back(&dresidual_);
+  require_memory(static_cast<double>(buffers.size()) * static_cast<double>(bytes()), global, comm);
   together(comm, [&] {
-    for (train::Buffer<std::byte>* buffer : {&x_, &dy_, &y_, &dx_}) buffer->resize(static_cast<std::size_t>(bytes()));
+    for (train::Buffer<std::byte>* buffer : buffers) buffer->resize(static_cast<std::size_t>(bytes()));
     const Index first = rows.first * global.c * global.positions();
     with_element_type(type, [&](auto element) {
       fill_uniform<decltype(element)>(x_, kX, first, shape_.element_count());
       fill_uniform<decltype(element)>(dy_, kDy, first, shape_.element_count());
+      if (fused.residual) fill_uniform<decltype(element)>(residual_, kResidual, first, shape_.element_count());
     });
   });
 }
@@ -126,7 +147,8 @@ double beta_of(Index channel) noexcept { return static_cast<double>(channel % 5 
 
 Reference::Reference(const Batch& batch, double eps, MPI_Comm comm)
     : count_(batch.global().n * batch.global().positions()) {
-  const auto compute = [&](const auto* x, const auto* dy) {
+  with_element_type(batch.type(), [&](auto element) {
+    const auto* x = values_of<decltype(element)>(batch.x());
     const auto count = static_cast<double>(count_);
     mean_ = sum_by_channel(batch, comm, [=](Index i, std::size_t) { return static_cast<double>(x[i]); });
     for (double& mean : mean_) mean /= count;
@@ -136,26 +158,31 @@ Reference::Reference(const Batch& batch, double eps, MPI_Comm comm)
     });
     for (double& var : var_) var /= count;
     for (const double var : var_) invstd_.push_back(1.0 / std::sqrt(var + eps));
-    sum_dy_ = sum_by_channel(batch, comm, [=](Index i, std::size_t) { return static_cast<double>(dy[i]); });
-    sum_dy_xhat_ = sum_by_channel(batch, comm, [&](Index i, std::size_t c) {
-      return static_cast<double>(dy[i]) * (static_cast<double>(x[i]) - mean_[c]) * invstd_[c];
-    });
-  };
-  with_element_type(batch.type(), [&](auto element) {
-    compute(values_of<decltype(element)>(batch.x()), values_of<decltype(element)>(batch.dy()));
   });
   // A sum of M terms has M - 1 roundings; a result some 16 more behind its sums; both sides have them, and a variance
   // has those of its mean, too.
   roundings_ = 4.0 * (static_cast<double>(count_) + 16.0) * 0x1p-53;
 }
 
-/// How far a result may be off, per channel. |x - mean| <= 2 and |dy| <= 1 here, so |xhat| <= 2 * invstd.
+void Reference::sum_gradients(Batch& batch, MPI_Comm comm) {
+  with_element_type(batch.type(), [&](auto element) {
+    using T = decltype(element);
+    const T* x = values_of<T>(batch.x());
+    const OutputGradient<T> dy(batch);
+    sum_dy_ = sum_by_channel(batch, comm, [=](Index i, std::size_t) { return dy[i]; });
+    sum_dy_xhat_ = sum_by_channel(batch, comm, [&](Index i, std::size_t c) {
+      return dy[i] * (static_cast<double>(x[i]) - mean_[c]) * invstd_[c];
+    });
+  });
+}
+
+/// How far a result may be off, per channel. |x - mean| <= 2, |dy| <= 1 and |z| <= 1 here, so |xhat| <= 2 * invstd.
 struct Reference::Bounds {
   Bounds(const Reference& reference, std::size_t c)
       : invstd(reference.invstd_[c]),
         xhat(1.0 + 2.0 * invstd),
         gamma(gamma_of(static_cast<Index>(c))),
-        y(reference.roundings_ * (gamma * xhat * xhat + std::abs(beta_of(static_cast<Index>(c))))),
+        y(reference.roundings_ * (gamma * xhat * xhat + std::abs(beta_of(static_cast<Index>(c))) + 1.0)),
         dx(reference.roundings_ * gamma * invstd * (2.0 + 2.0 * xhat * xhat) * xhat),
         sum(reference.roundings_ * static_cast<double>(reference.count_) * xhat * xhat) {}
   double invstd, xhat, gamma;
@@ -165,7 +192,9 @@ struct Reference::Bounds {
 template <class T>
 std::optional<std::string> Reference::find_element_error(Batch& batch) const {
   const T* x = values_of<T>(batch.x());
-  const T* dy = values_of<T>(batch.dy());
+  const OutputGradient<T> dy(batch);
+  const T* residual = values_of<T>(batch.residual());
+  const T* dresidual = values_of<T>(batch.dresidual());
   const T* y = values_of<T>(batch.y());
   const T* dx = values_of<T>(batch.dx());
   const auto count = static_cast<double>(count_);
@@ -175,16 +204,21 @@ std::optional<std::string> Reference::find_element_error(Batch& batch) const {
   std::optional<std::string> error;
   for_each_element(batch.shape(), [&](Index i, std::size_t c) {
     const double xhat = (static_cast<double>(x[i]) - mean_[c]) * invstd_[c];
-    const double want_y = bounds[c].gamma * xhat + beta_of(static_cast<Index>(c));
-    const double want_dx = bounds[c].gamma * invstd_[c] *
-                           (static_cast<double>(dy[i]) - sum_dy_[c] / count - xhat * sum_dy_xhat_[c] / count);
+    double want_y = bounds[c].gamma * xhat + beta_of(static_cast<Index>(c));
+    if (residual != nullptr) want_y += static_cast<double>(residual[i]);
+    if (batch.fused().has_relu()) want_y = std::max(want_y, 0.0);
+    const double want_dx = bounds[c].gamma * invstd_[c] * (dy[i] - sum_dy_[c] / count - xhat * sum_dy_xhat_[c] / count);
     const double bound_y = bounds[c].y + rounding(batch.type(), want_y);
     const double bound_dx = bounds[c].dx + rounding(batch.type(), want_dx);
     const double got_y = static_cast<double>(y[i]);
     const double got_dx = static_cast<double>(dx[i]);
-    if (error || (std::abs(got_y - want_y) <= bound_y && std::abs(got_dx - want_dx) <= bound_dx)) return;
+    const double got_dresidual = dresidual == nullptr ? dy[i] : static_cast<double>(dresidual[i]);
+    const bool is_good =
+        std::abs(got_y - want_y) <= bound_y && std::abs(got_dx - want_dx) <= bound_dx && got_dresidual == dy[i];
+    if (error || is_good) return;
     error = error_at("y", i, got_y, want_y, bound_y);
     if (!error) error = error_at("dx", i, got_dx, want_dx, bound_dx);
+    if (!error) error = error_at("dresidual", i, got_dresidual, dy[i], 0.0);
   });
   return error;
 }

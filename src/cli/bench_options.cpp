@@ -18,15 +18,16 @@ namespace {
 
 constexpr const char* kNotes =
     "Every case is verified against plain sums in double before it is timed; exit code 1 if it is wrong.\n"
-    "All that a line compares is timed in turn, in one process, on the same buffers. The limit is the time of the "
-    "same\n"
-    "traffic without arithmetic, with the stores that are fastest here: read x, then copy x to y; read x and dy, then\n"
-    "read both and write dx. Under mpirun the global batch is split over the ranks, all begin a repetition together,\n"
-    "and the slowest counts; allreduce is the time of the layer's message alone, and overhead what the layer takes\n"
-    "longer than a layer of each rank by itself.\n"
+    "All that a line compares is timed in turn, in one process, on the same buffers. The limit is the time of the\n"
+    "same traffic without arithmetic, with the stores that are fastest here: read x, then read x (and the residual)\n"
+    "and write y; read x and dy, then read both and write dx; behind a ReLU, read x, dy and y and write the masked\n"
+    "gradient, then read that and x and write dx. Under mpirun the global batch is split over the ranks, all begin a\n"
+    "repetition together, and the slowest counts; allreduce is the time of the layer's message alone, and overhead\n"
+    "what the layer takes longer than a layer of each rank by itself.\n"
     "\n"
     "Try:\n"
     "  syncbn bench --shapes 32x256x56x56,128x256 --layout nchw\n"
+    "  syncbn bench --activation relu --residual\n"
     "  mpirun -n 2 syncbn bench --pass forward --json";
 
 /// "32x64" to {32, 64}; empty if some extent is not a number of at least 1.
@@ -99,6 +100,9 @@ void add_what(CLI::App& command, Options& options) {
                                      {{"reproducible", {Reduction::reproducible}},
                                       {"fast", {Reduction::fast}},
                                       {"both", {Reduction::reproducible, Reduction::fast}}});
+  add_choice<Activation>(command, "--activation", options.fused.activation, "What the layer applies to its result",
+                         {{"none", Activation::none}, {"relu", Activation::relu}});
+  command.add_flag("--residual", options.fused.residual, "The layer adds a tensor, in front of the activation");
   add_choice<DataType>(
       command, "--dtype", options.dtype, "Element type",
       {{"f32", DataType::f32}, {"f64", DataType::f64}, {"bf16", DataType::bf16}, {"f16", DataType::f16}});

@@ -33,9 +33,11 @@ void print_summary(const char* name, const std::vector<double>& values) {
 
 Report::Report(const Options& options, int ranks) : options_(options), ranks_(ranks) {
   if (options.json) return;
-  std::printf("%d %s, %d %s each, %s, kernels for %s; ms, the slowest rank counts\n\n", ranks,
+  const bool is_fused = options.fused.has_relu() || options.fused.residual;
+  std::printf("%d %s, %d %s each, %s%s%s, kernels for %s; ms, the slowest rank counts\n\n", ranks,
               ranks == 1 ? "rank" : "ranks", options.threads, options.threads == 1 ? "thread" : "threads",
-              name_of(options.dtype), instruction_set());
+              name_of(options.dtype), is_fused ? ", fused with " : "", is_fused ? name_of(options.fused) : "",
+              instruction_set());
   std::printf("%-16s %-6s %-8s %-12s %10s %10s %10s %8s %7s", "shape", "layout", "pass", "reduction", "median", "min",
               "limit", "of limit", "GB/s");
   std::printf(ranks > 1 ? " %10s %10s\n" : "\n", "allreduce", "overhead");
@@ -55,6 +57,7 @@ void Report::print_json(const Measurement& m) const {
                               {"shape", {m.shape.n, m.shape.c, m.shape.h, m.shape.w}},
                               {"dtype", name_of(options_.dtype)},
                               {"pass", name_of(m.pass)},
+                              {"fused", name_of(options_.fused)},
                               {"median_ms", m.median_ms},
                               {"min_ms", m.min_ms},
                               {"limit_ms", m.limit_ms},

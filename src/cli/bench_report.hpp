@@ -20,8 +20,9 @@ struct Measurement {
   double limit_ms = 0.0;
   double allreduce_ms = 0.0;      ///< The layer's message alone; 0 on one rank, where there is none.
   double sync_overhead_ms = 0.0;  ///< Beyond a layer of each rank by itself; 0 on one rank.
-  double bytes = 0.0;             ///< Moved by all ranks at the limit: 3 tensors forward, 5 backward.
-  double megabytes = 0.0;         ///< Of x.
+  double bytes = 0.0;      ///< Moved by all ranks at the limit: 3 tensors forward, 4 with a residual; 5 backward, 7
+                           ///< behind a ReLU.
+  double megabytes = 0.0;  ///< Of x.
   std::optional<double> to_fast;  ///< Median over the rounds of this time over Reduction::fast's.
 
   double limit_fraction() const noexcept { return median_ms > 0.0 ? limit_ms / median_ms : 0.0; }

@@ -42,9 +42,9 @@ class Subject {
   /// Backward needs a forward before it. Collective over the layer's ranks.
   void run(Pass pass) {
     if (pass == Pass::forward) {
-      layer_.forward_train(batch_->x(), batch_->y(), cache_);
+      layer_.forward_train(batch_->x(), batch_->y(), cache_, batch_->residual());
     } else {
-      layer_.backward(cache_, batch_->dy(), batch_->dx(), gradients_);
+      layer_.backward(cache_, batch_->dy(), batch_->dx(), gradients_, batch_->dresidual());
     }
   }
 
@@ -142,11 +142,12 @@ class Bench {
   Bench(const Options& options, const Shape& shape, Layout layout, const Communicator& world, MPI_Comm comm)
       : options_(options),
         comm_(comm),
-        batch_(shape, layout, options.dtype, comm),
-        tiny_({kTinyRows * size_of(comm), shape.c}, layout, options.dtype, comm) {
+        batch_(shape, layout, options.dtype, options.fused, comm),
+        tiny_({kTinyRows * size_of(comm), shape.c}, layout, options.dtype, options.fused, comm) {
     for (const Reduction reduction : options.reductions) {
       BatchNormOptions layer;
       layer.num_features = shape.c;
+      layer.activation = options.fused.activation;
       layer.parameter_type = parameter_type_for(options.dtype);
       layer.reduction = reduction;
       layer.threads = options.threads;
@@ -157,9 +158,10 @@ class Bench {
 
   /// Throws AgreedFailure (check failed). Collective.
   void verify() {
-    const Reference reference(batch_, candidates_.front()->layer().eps(), comm_);
+    Reference reference(batch_, candidates_.front()->layer().eps(), comm_);
     for (const auto& candidate : candidates_) {
       candidate->run();
+      reference.sum_gradients(batch_, comm_);
       if (options_.spoil != 0.0) spoil();
       together(comm_, [&] {
         const auto error = reference.find_error(batch_, candidate->layer().results());
@@ -170,9 +172,9 @@ class Bench {
 
   /// One for each reduction. Collective.
   std::vector<Measurement> measure(Pass pass) {
-    const Traffic traffic{batch_.x().data, pass == Pass::forward ? nullptr : batch_.dy().data,
-                          pass == Pass::forward ? batch_.y().data : batch_.dx().data,
-                          static_cast<std::size_t>(batch_.bytes()), options_.threads};
+    // The limit's forward traffic has left no y that a ReLU's backward pass could be timed with.
+    if (pass == Pass::backward) candidates_.front()->run();
+    const Traffic traffic = traffic_of(pass);
     const Moves moves = fastest_moves(traffic);
     Contestant limit([&] { move(traffic, moves); });
 
@@ -189,7 +191,7 @@ class Bench {
     measurement.pass = pass;
     measurement.limit_ms = 1e3 * median(limit.seconds);
     const double tensor_bytes = static_cast<double>(batch_.global().elements() * size_of(options_.dtype));
-    measurement.bytes = tensor_bytes * (pass == Pass::forward ? 3.0 : 5.0);
+    measurement.bytes = tensor_bytes * tensors_of(traffic);
     measurement.megabytes = tensor_bytes * 1e-6;
     std::vector<Measurement> measurements;
     for (const auto& candidate : candidates_) {
@@ -204,6 +206,28 @@ class Bench {
   std::string description(const Candidate& candidate) const {
     return text_of(batch_.global()) + " " + field_name_of(batch_.shape().layout) + " " + name_of(options_.dtype) + " " +
            name_of(candidate.reduction());
+  }
+
+  /// What the layer reads and writes in a pass, once each. The gradient behind a ReLU has no place of its own where nobody
+  /// wants it: the layer then leaves it in dx.
+  Traffic traffic_of(Pass pass) {
+    Traffic traffic;
+    traffic.bytes = static_cast<std::size_t>(batch_.bytes());
+    traffic.threads = options_.threads;
+    const void* x = batch_.x().data;
+    const void* dy = batch_.dy().data;
+    if (pass == Pass::forward) {
+      traffic.sums = {{x}, nullptr};
+      traffic.elements = {{x, batch_.residual().data}, batch_.y().data};
+    } else if (!options_.fused.has_relu()) {
+      traffic.sums = {{x, dy}, nullptr};
+      traffic.elements = {{x, dy}, batch_.dx().data};
+    } else {
+      void* masked = options_.fused.residual ? batch_.dresidual().data : batch_.dx().data;
+      traffic.sums = {{x, dy, batch_.y().data}, masked};
+      traffic.elements = {{x, masked}, batch_.dx().data};
+    }
+    return traffic;
   }
 
   void spoil() {

@@ -24,10 +24,9 @@ constexpr std::size_t kLinesPerTurn = 4;
 /// Two pages of 4 KiB. Measured on Zen 4: reading 100 MB gains 20 %, nearer and farther gain less.
 constexpr std::size_t kLinesAhead = 8192 / kLineBytes;
 
-/// A range of lines of all tensors.
+/// A range of lines of the tensors of one sweep.
 struct Lines {
-  const Line* x;
-  const Line* dy;
+  const Line* in[kMostInputs];
   Line* out;
   std::size_t count;  ///< A multiple of kLinesPerTurn.
 };
@@ -59,23 +58,23 @@ inline void end_of_streams() {
 #endif
 }
 
-template <bool kPrefetches>
-inline __attribute__((always_inline)) void ask_for(const Line* p) {
+template <bool kPrefetches, int kInputs>
+inline __attribute__((always_inline)) void ask_for(const Lines& lines, std::size_t first) {
   if (!kPrefetches) return;
-  for (std::size_t i = 0; i < kLinesPerTurn; ++i) __builtin_prefetch(p + kLinesAhead + i);
+  for (int k = 0; k < kInputs; ++k) {
+    for (std::size_t j = 0; j < kLinesPerTurn; ++j) __builtin_prefetch(lines.in[k] + first + kLinesAhead + j);
+  }
 }
 
 /// Several accumulators, so that the loop waits for loads alone.
-template <bool kPrefetches, bool kHasDy>
-inline __attribute__((always_inline)) std::uint64_t read_lines(const Lines& lines) {
-  const auto [x, dy, out, count] = lines;
+template <bool kPrefetches, int kInputs>
+inline __attribute__((always_inline)) std::uint64_t read_lines(const Lines& given) {
+  const Lines lines = given;
   Line seen[kLinesPerTurn] = {};
-  for (std::size_t i = 0; i < count; i += kLinesPerTurn) {
-    ask_for<kPrefetches>(x + i);
-    if (kHasDy) ask_for<kPrefetches>(dy + i);
+  for (std::size_t i = 0; i < lines.count; i += kLinesPerTurn) {
+    ask_for<kPrefetches, kInputs>(lines, i);
     for (std::size_t j = 0; j < kLinesPerTurn; ++j) {
-      seen[j] |= x[i + j];
-      if (kHasDy) seen[j] |= dy[i + j];
+      for (int k = 0; k < kInputs; ++k) seen[j] |= lines.in[k][i + j];
     }
   }
   std::uint64_t all = 0;
@@ -85,65 +84,81 @@ inline __attribute__((always_inline)) std::uint64_t read_lines(const Lines& line
   return all;
 }
 
-template <bool kStreams, bool kPrefetches, bool kHasDy>
-inline __attribute__((always_inline)) void write_lines(const Lines& lines) {
-  const auto [x, dy, out, count] = lines;
-  for (std::size_t i = 0; i < count; i += kLinesPerTurn) {
-    ask_for<kPrefetches>(x + i);
-    if (kHasDy) ask_for<kPrefetches>(dy + i);
+template <bool kStreams, bool kPrefetches, int kInputs>
+inline __attribute__((always_inline)) void write_lines(const Lines& given) {
+  const Lines lines = given;
+  for (std::size_t i = 0; i < lines.count; i += kLinesPerTurn) {
+    ask_for<kPrefetches, kInputs>(lines, i);
     for (std::size_t j = 0; j < kLinesPerTurn; ++j) {
-      Line line = x[i + j];
-      if (kHasDy) line ^= dy[i + j];
+      Line line = lines.in[0][i + j];
+      for (int k = 1; k < kInputs; ++k) line ^= lines.in[k][i + j];
       if (kStreams) {
-        stream(line, out + i + j);
+        stream(line, lines.out + i + j);
       } else {
-        out[i + j] = line;
+        lines.out[i + j] = line;
       }
     }
   }
   if (kStreams) end_of_streams();
 }
 
-// target_clones takes plain functions only: one for each loop and way.
-using Read = std::uint64_t (*)(const Lines&);
-using Write = void (*)(const Lines&);
-#define SYNCBN_DEFINE_LOOPS(name, has_dy)                                                                             \
-  SYNCBN_FOR_WIDE_REGISTERS std::uint64_t read_##name(const Lines& l) { return read_lines<false, has_dy>(l); }        \
-  SYNCBN_FOR_WIDE_REGISTERS std::uint64_t read_##name##_ahead(const Lines& l) { return read_lines<true, has_dy>(l); } \
-  SYNCBN_FOR_WIDE_REGISTERS void write_##name(const Lines& l) { write_lines<false, false, has_dy>(l); }               \
-  SYNCBN_FOR_WIDE_REGISTERS void write_##name##_ahead(const Lines& l) { write_lines<false, true, has_dy>(l); }        \
-  SYNCBN_FOR_WIDE_REGISTERS void stream_##name(const Lines& l) { write_lines<true, false, has_dy>(l); }               \
-  SYNCBN_FOR_WIDE_REGISTERS void stream_##name##_ahead(const Lines& l) { write_lines<true, true, has_dy>(l); }
-SYNCBN_DEFINE_LOOPS(forward, false)
-SYNCBN_DEFINE_LOOPS(backward, true)
+// target_clones takes plain functions only: one for each number of inputs and way.
+#define SYNCBN_DEFINE_LOOPS(n)                                                                                \
+  SYNCBN_FOR_WIDE_REGISTERS std::uint64_t read_##n(const Lines& l) { return read_lines<false, n>(l); }        \
+  SYNCBN_FOR_WIDE_REGISTERS std::uint64_t read_##n##_ahead(const Lines& l) { return read_lines<true, n>(l); } \
+  SYNCBN_FOR_WIDE_REGISTERS void write_##n(const Lines& l) { write_lines<false, false, n>(l); }               \
+  SYNCBN_FOR_WIDE_REGISTERS void write_##n##_ahead(const Lines& l) { write_lines<false, true, n>(l); }        \
+  SYNCBN_FOR_WIDE_REGISTERS void stream_##n(const Lines& l) { write_lines<true, false, n>(l); }               \
+  SYNCBN_FOR_WIDE_REGISTERS void stream_##n##_ahead(const Lines& l) { write_lines<true, true, n>(l); }
+SYNCBN_DEFINE_LOOPS(1)
+SYNCBN_DEFINE_LOOPS(2)
+SYNCBN_DEFINE_LOOPS(3)
 #undef SYNCBN_DEFINE_LOOPS
+
+/// The loops of one number of inputs: [Moves::prefetches], [Moves::streams_stores][Moves::prefetches].
+struct Loops {
+  std::uint64_t (*read[2])(const Lines&);
+  void (*write[2][2])(const Lines&);
+};
+#define SYNCBN_LOOPS(n)                                                  \
+  {                                                                      \
+    {read_##n, read_##n##_ahead}, {                                      \
+      {write_##n, write_##n##_ahead}, { stream_##n, stream_##n##_ahead } \
+    }                                                                    \
+  }
+const Loops kLoops[kMostInputs] = {SYNCBN_LOOPS(1), SYNCBN_LOOPS(2), SYNCBN_LOOPS(3)};
+#undef SYNCBN_LOOPS
 
 volatile std::uint64_t last_read;  // nobody reads it, but the loops must read
 
-Read read_of(bool has_dy, Moves moves) {
-  if (has_dy) return moves.prefetches ? read_backward_ahead : read_backward;
-  return moves.prefetches ? read_forward_ahead : read_forward;
+int inputs_of(const Sweep& sweep) {
+  int count = 0;
+  while (count < kMostInputs && sweep.in[count] != nullptr) ++count;
+  return count;
 }
 
-Write write_of(bool has_dy, Moves moves) {
-  if (moves.streams_stores) {
-    if (has_dy) return moves.prefetches ? stream_backward_ahead : stream_backward;
-    return moves.prefetches ? stream_forward_ahead : stream_forward;
-  }
-  if (has_dy) return moves.prefetches ? write_backward_ahead : write_backward;
-  return moves.prefetches ? write_forward_ahead : write_forward;
-}
-
-/// Part `part` of the traffic, to whole turns: of the last few hundred bytes a bench can do without.
-Lines part_of(const Traffic& traffic, int part) {
+/// Part `part` of a sweep, to whole turns: of the last few hundred bytes a bench can do without.
+Lines part_of(const Traffic& traffic, const Sweep& sweep, int part) {
   const std::size_t turns = traffic.bytes / (kLineBytes * kLinesPerTurn);
   const auto parts = static_cast<std::size_t>(traffic.threads);
   const auto begin_of = [&](std::size_t i) { return turns * i / parts * kLinesPerTurn; };
   const std::size_t begin = begin_of(static_cast<std::size_t>(part));
   const std::size_t end = begin_of(static_cast<std::size_t>(part) + 1);
-  const auto* dy = static_cast<const Line*>(traffic.dy);
-  return {static_cast<const Line*>(traffic.x) + begin, dy == nullptr ? nullptr : dy + begin,
-          static_cast<Line*>(traffic.out) + begin, end - begin};
+  Lines lines{};
+  for (int k = 0; k < inputs_of(sweep); ++k) lines.in[k] = static_cast<const Line*>(sweep.in[k]) + begin;
+  if (sweep.out != nullptr) lines.out = static_cast<Line*>(sweep.out) + begin;
+  lines.count = end - begin;
+  return lines;
+}
+
+void move_part(const Traffic& traffic, const Sweep& sweep, int part, Moves moves) {
+  const int inputs = inputs_of(sweep);
+  if (inputs == 0) return;  // a rank without samples has no tensors
+  const Loops& loops = kLoops[inputs - 1];
+  const Lines lines = part_of(traffic, sweep, part);
+  if (sweep.out != nullptr) return loops.write[moves.streams_stores][moves.prefetches](lines);
+  const std::uint64_t all = loops.read[moves.prefetches](lines);
+  if (part == 0) last_read = all;
 }
 
 }  // namespace
@@ -153,17 +168,20 @@ std::vector<Moves> all_moves() {
   return {{false, false}, {false, true}, {true, false}, {true, true}};
 }
 
+int tensors_of(const Traffic& traffic) {
+  int count = 0;
+  for (const Sweep& sweep : {traffic.sums, traffic.elements})
+    count += inputs_of(sweep) + (sweep.out != nullptr ? 1 : 0);
+  return count;
+}
+
 void move(const Traffic& traffic, Moves moves) {
-  const Read read = read_of(traffic.dy != nullptr, moves);
-  const Write write = write_of(traffic.dy != nullptr, moves);
 #ifdef _OPENMP
 #pragma omp parallel for schedule(static, 1) num_threads(traffic.threads) if (traffic.threads > 1)
 #endif
   for (int part = 0; part < traffic.threads; ++part) {
-    const Lines lines = part_of(traffic, part);
-    const std::uint64_t all = read(lines);
-    if (part == 0) last_read = all;
-    write(lines);
+    move_part(traffic, traffic.sums, part, moves);
+    move_part(traffic, traffic.elements, part, moves);
   }
 }
 

@@ -17,17 +17,27 @@ struct Moves {
 /// All ways that this build has.
 std::vector<Moves> all_moves();
 
-/// `bytes` of each tensor, cut into one part for each of `threads` threads. Pointers are multiples of 64.
-struct Traffic {
-  const void* x;
-  const void* dy;  ///< Null in a forward pass.
-  void* out;       ///< y or dx, overwritten.
-  std::size_t bytes;
-  int threads;
+/// The most tensors that one sweep reads: x, dy and y.
+inline constexpr int kMostInputs = 3;
+
+/// Reads all `in` line by line and, if there is an `out`, writes their exclusive or to it. Pointers are multiples of 64;
+/// the first null ends the inputs, none of them: nothing is done. `out` may be one of the inputs.
+struct Sweep {
+  const void* in[kMostInputs] = {};
+  void* out = nullptr;
 };
 
-/// Forward: reads x, then copies x to y (3 * bytes). Backward: reads x and dy, then reads both and writes their
-/// exclusive or to dx (5 * bytes).
+/// `bytes` of each tensor, cut into one part for each of `threads` threads, which go through both sweeps.
+struct Traffic {
+  Sweep sums, elements;
+  std::size_t bytes = 0;
+  int threads = 1;
+};
+
+/// Reads and writes of whole tensors.
+int tensors_of(const Traffic& traffic);
+
+/// Does it all, sums first.
 void move(const Traffic& traffic, Moves moves);
 
 }  // namespace syncbn::cli::bench
