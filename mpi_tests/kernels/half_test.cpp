@@ -142,9 +142,78 @@ TYPED_TEST(Half, KernelsReadAndWriteWithTheSameConversions) {
         i += count;
       }
       for (Index i = 0; i < kPatterns; ++i) {
-        const TypeParam wanted(static_cast<float>(static_cast<double>(all[i]) * factor));
+        const auto x = static_cast<float>(all[i]);
+        const TypeParam wanted(kernels::fits_float(factor) ? x * static_cast<float>(factor)
+                                                           : static_cast<float>(static_cast<double>(x) * factor));
         ASSERT_TRUE(same_bits(out[i], wanted)) << all[i] << " * " << factor;
         ASSERT_TRUE(same_bits(tails[i], wanted)) << all[i] << " * " << factor << " in a tail";
+      }
+    }
+  };
+  check(this->plain());
+  this->for_each_isa(check);
+}
+
+/// Coefficients that floats cannot hold are used in double, whatever the channels beside them; all tables, planes and
+/// rows, and each channel alone, agree, and the results are those of the formula in double.
+TYPED_TEST(Half, EveryChannelDecidesForItselfWhetherFloatWillDo) {
+  const double scales[] = {1.5, 0x1p-140, 0.0, 0x1p-101, 0x1p-100, -0x1p100, 0x1p101, 1e200, -0.75};
+  constexpr Index kChannels = 600;  // more than are rounded at once
+  Random random(3);
+  std::vector<double> mean, low(kChannels), scale, slope, offset, invstd;
+  for (Index c = 0; c < kChannels; ++c) {
+    const double s = c < 530 ? scales[static_cast<std::size_t>(c) % std::size(scales)] : 1.25;
+    scale.push_back(s);
+    mean.push_back(c % 7 == 0 ? 0x1p-120 : 1.0 / static_cast<double>(3 + c));
+    slope.push_back(s / 7);
+    offset.push_back(-s / 9);
+    invstd.push_back(c % 5 == 0 ? 0x1p-95 : 1.0);
+  }
+  const kernels::ForwardCoefficients forward{{mean.data(), low.data()}, scale.data(), offset.data()};
+  const kernels::BackwardCoefficients backward{
+      {mean.data(), low.data()}, scale.data(), slope.data(), offset.data(), invstd.data()};
+  const auto check = [&](const kernels::KernelTable& table) {
+    for (const bool channels_last : {false, true}) {
+      constexpr Index kPositions = 5;
+      const kernels::BlockShape shape{2, {kChannels, kPositions, channels_last}};
+      const Index count = element_count(shape);
+      Guarded<TypeParam> x(count), dy(count), y(count), dx(count), scaled(count);
+      fill(x, Kind::ordinary, random);
+      fill(dy, Kind::ordinary, random);
+      table.normalize(x.data(), y.data(), shape, forward, {});
+      table.input_gradient(x.data(), dy.data(), dx.data(), shape, backward);
+      table.scale(dy.data(), scaled.data(), shape, scale.data());
+      for (Index i = 0; i < count; ++i) {
+        const auto c = channels_last ? i % kChannels : i / kPositions % kChannels;
+        const kernels::BlockShape one{1, {1, 1, false}};
+        TypeParam alone[3];
+        this->plain().normalize(&x[i], &alone[0], one,
+                                {{&mean[static_cast<std::size_t>(c)], &low[0]}, forward.scale + c, forward.shift + c},
+                                {});
+        this->plain().input_gradient(&x[i], &dy[i], &alone[1], one,
+                                     {{backward.mean.hi + c, &low[0]},
+                                      backward.scale + c,
+                                      backward.slope + c,
+                                      backward.offset + c,
+                                      backward.invstd + c});
+        this->plain().scale(&dy[i], &alone[2], one, forward.scale + c);
+        ASSERT_TRUE(same_bits(y[i], alone[0])) << "y of channel " << c;
+        ASSERT_TRUE(same_bits(dx[i], alone[1])) << "dx of channel " << c;
+        ASSERT_TRUE(same_bits(scaled[i], alone[2])) << "scaled dy of channel " << c;
+
+        const double xmu = static_cast<double>(x[i]) - forward.mean.hi[c];
+        const double wanted = xmu * forward.scale[c] + forward.shift[c];
+        const double least = static_cast<double>(std::numeric_limits<TypeParam>::denorm_min());
+        const double terms = std::fabs(xmu * forward.scale[c]) + std::fabs(forward.shift[c]);
+        const double most = static_cast<double>(std::numeric_limits<TypeParam>::max());
+        if (std::fabs(wanted) > most) {
+          ASSERT_GE(std::fabs(static_cast<double>(y[i])), most);
+        } else {  // four roundings in float, and that to 16 bits
+          const double unit = static_cast<double>(std::numeric_limits<TypeParam>::epsilon()) / 2;
+          ASSERT_LE(std::fabs(static_cast<double>(y[i]) - wanted),
+                    1.01 * (unit * std::fabs(wanted) + 4 * 0x1p-24 * terms + least / 2))
+              << "channel " << c;
+        }
       }
     }
   };

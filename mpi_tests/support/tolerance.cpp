@@ -13,6 +13,15 @@ constexpr Real kU = kUnit<double>;
 /// Products of two errors: below 1 % of the first-order terms as long as each error is below 1 %.
 constexpr Real kSlack = 1.01L;
 
+/// What element passes in float add to the roundings in double; nothing where they are in double.
+template <class T>
+constexpr Real kUnitOfPass = kIsHalf<T> ? kUnit<float> : 0;
+
+/// The mean as two floats is off by 2^-49 of itself = 16u, and e_mean is at least 2u of it: at most 8 e_mean more. (A given
+/// mean is a float.)
+template <class T>
+constexpr Real kMeanErrors = kIsHalf<T> ? 9 : 1;
+
 /// S and L of the derivations.
 struct Path {
   Real positions = 0;
@@ -65,8 +74,8 @@ std::vector<ChannelBound> given_statistics(Index channels) {
 
 template <class T>
 Real y(const ChannelBound& bound, Real gamma, Real invstd, Real xhat, Real y) {
-  const Real of_mean = std::abs(gamma) * invstd * bound.mean;
-  const Real of_product = std::abs(gamma * xhat) * (bound.invstd + 5 * kU);
+  const Real of_mean = std::abs(gamma) * invstd * kMeanErrors<T> * bound.mean;
+  const Real of_product = std::abs(gamma * xhat) * (bound.invstd + 5 * kU + 3 * kUnitOfPass<T>);
   return kSlack * (of_mean + of_product + kU * std::abs(y) + rounding<T>(y));
 }
 
@@ -118,14 +127,15 @@ template <class T>
 Real dx(const ChannelBound& bound, const GradientBound& gradient, const InputGradientTerms& t) {
   const Real sizes = std::abs(t.dy) + std::abs(gradient.mean_dy) + std::abs(t.xmu * gradient.slope_value);
   const Real inside = gradient.sum_dy / static_cast<Real>(t.count) + std::abs(t.xmu) * gradient.slope +
-                      std::abs(gradient.slope_value) * bound.mean + 3 * kU * sizes;
+                      std::abs(gradient.slope_value) * kMeanErrors<T> * bound.mean +
+                      (3 * kU + 4 * kUnitOfPass<T>)*sizes;
   return kSlack *
          (std::abs(t.gamma) * t.invstd * inside + std::abs(t.dx) * (bound.invstd + 2 * kU) + rounding<T>(t.dx));
 }
 
 template <class T>
 Real dx_frozen(const ChannelBound& bound, Real dx) {
-  return kSlack * (std::abs(dx) * (bound.invstd + 3 * kU) + rounding<T>(dx));
+  return kSlack * (std::abs(dx) * (bound.invstd + 3 * kU + kUnitOfPass<T>)+rounding<T>(dx));
 }
 
 template <class T>

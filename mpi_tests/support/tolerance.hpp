@@ -75,7 +75,8 @@ std::vector<ChannelBound> statistics(const Batch<Real>& x, const reference::Forw
 std::vector<ChannelBound> given_statistics(Index channels);
 
 /// y = (x-mean)*(gamma*invstd) + beta: the errors of mean and invstd, five roundings of the product and one of the sum,
-/// all in double, then one to T.
+/// all in double, then one to T. 16-bit types are calculated in float: x - mean has two roundings more, the mean's second
+/// float one (kMeanErrors), gamma*invstd one; beta is a float; the sum's is the rounding to float on the way to T.
 template <class T>
 Real y(const ChannelBound& bound, Real gamma, Real invstd, Real xhat, Real y);
 
@@ -100,7 +101,8 @@ template <class T>
 Real dbeta(const GradientBound& gradient, Real dbeta);
 
 /// dx = ((dy - mean_dy) - (x-mean)*k) * (gamma*invstd): three roundings of each addend and two of the result, the
-/// errors of mean_dy = sum_dy/M, k, mean and invstd, then one to T.
+/// errors of mean_dy = sum_dy/M, k, mean and invstd, then one to T. 16-bit types in float: coefficients that are rounded
+/// once, x-mean twice, the inner sum once, so at most four of each addend; the outer sum's is on the way to T.
 struct InputGradientTerms {
   Real gamma, invstd, dy, xmu, dx;
   Index count;
@@ -108,7 +110,7 @@ struct InputGradientTerms {
 template <class T>
 Real dx(const ChannelBound& bound, const GradientBound& gradient, const InputGradientTerms& terms);
 
-/// Frozen: dx = dy * (gamma*invstd), three roundings in double.
+/// Frozen: dx = dy * (gamma*invstd), three roundings in double, one of the coefficient to float for 16-bit types.
 template <class T>
 Real dx_frozen(const ChannelBound& bound, Real dx);
 

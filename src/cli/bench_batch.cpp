@@ -121,6 +121,11 @@ double rounding(DataType type, double value) {
   return kUnitOfFloat * std::abs(value);
 }
 
+/// Of the arithmetic between the sums and a result that is not f32 or f64: float, at most 4 roundings of each addend.
+double roundings_of_pass(DataType type) {
+  return type == DataType::bf16 || type == DataType::f16 ? 4.0 * 0x1p-24 : 0.0;
+}
+
 }  // namespace
 
 Batch::Batch(const Shape& global, Layout layout, DataType type, const Fused& fused, MPI_Comm comm)
@@ -178,12 +183,13 @@ void Reference::sum_gradients(Batch& batch, MPI_Comm comm) {
 
 /// How far a result may be off, per channel. |x - mean| <= 2, |dy| <= 1 and |z| <= 1 here, so |xhat| <= 2 * invstd.
 struct Reference::Bounds {
-  Bounds(const Reference& reference, std::size_t c)
+  Bounds(const Reference& reference, DataType type, std::size_t c)
       : invstd(reference.invstd_[c]),
         xhat(1.0 + 2.0 * invstd),
         gamma(gamma_of(static_cast<Index>(c))),
-        y(reference.roundings_ * (gamma * xhat * xhat + std::abs(beta_of(static_cast<Index>(c))) + 1.0)),
-        dx(reference.roundings_ * gamma * invstd * (2.0 + 2.0 * xhat * xhat) * xhat),
+        y(reference.roundings_ * (gamma * xhat * xhat + std::abs(beta_of(static_cast<Index>(c))) + 1.0) +
+          roundings_of_pass(type) * (gamma * xhat + 1.0)),
+        dx((reference.roundings_ * xhat + roundings_of_pass(type)) * gamma * invstd * (2.0 + 2.0 * xhat * xhat)),
         sum(reference.roundings_ * static_cast<double>(reference.count_) * xhat * xhat) {}
   double invstd, xhat, gamma;
   double y, dx, sum;  // sum: of dgamma and dbeta
@@ -199,7 +205,7 @@ std::optional<std::string> Reference::find_element_error(Batch& batch) const {
   const T* dx = values_of<T>(batch.dx());
   const auto count = static_cast<double>(count_);
   std::vector<Bounds> bounds;
-  for (std::size_t c = 0; c < mean_.size(); ++c) bounds.emplace_back(*this, c);
+  for (std::size_t c = 0; c < mean_.size(); ++c) bounds.emplace_back(*this, batch.type(), c);
 
   std::optional<std::string> error;
   for_each_element(batch.shape(), [&](Index i, std::size_t c) {
@@ -226,7 +232,7 @@ std::optional<std::string> Reference::find_element_error(Batch& batch) const {
 std::optional<std::string> Reference::find_error(Batch& batch, const Results& results) const {
   for (std::size_t c = 0; c < mean_.size(); ++c) {
     const auto channel = static_cast<Index>(c);
-    const Bounds bounds(*this, c);
+    const Bounds bounds(*this, batch.type(), c);
     const DataType type = parameter_type_for(batch.type());
     const double dgamma = sum_dy_xhat_[c];
     const double dbeta = sum_dy_[c];

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "hwy/cache_control.h"
+#include "kernels/parts-inl.hpp"
 #include "kernels/sums-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -18,14 +19,16 @@ namespace HWY_NAMESPACE {
 
 /// A pass is a struct with: Coefficients for one vector of channels, made by broadcast_from(c) or get(c, access);
 /// apply(offset, coefficients, access), which makes the outputs of one vector of elements; and prefetch(offset) of its
-/// inputs.
-template <class T, bool kHasResidual, bool kHasRelu>
+/// inputs. D is what it calculates in: Doubles, or Floats for 16-bit types.
+template <class T, class D, bool kHasResidual, bool kHasRelu>
 struct NormalizePass {
   using Element = T;
+  using Lanes = D;
+  using V = hn::Vec<D>;
   const T* x;
   const T* residual;
   T* y;
-  ForwardCoefficients k;
+  ForwardRows<hn::TFromD<D>> k;
 
   HWY_INLINE T* output() const { return y; }
   HWY_INLINE void prefetch(Index i) const {
@@ -34,56 +37,62 @@ struct NormalizePass {
     if (kHasResidual) prefetch_line<kInputs>(residual + i);
   }
   struct Coefficients {
-    Vector mean_hi, mean_lo, scale, shift;
+    V mean_hi, mean_lo, scale, shift;
   };
   HWY_INLINE Coefficients broadcast_from(Index c) const {
-    return {broadcast(k.mean.hi[c]), broadcast(k.mean.lo[c]), broadcast(k.scale[c]), broadcast(k.shift[c])};
+    const D d;
+    return {hn::Set(d, k.mean_hi[c]), hn::Set(d, k.mean_lo[c]), hn::Set(d, k.scale[c]), hn::Set(d, k.shift[c])};
   }
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
-    return {access.get(k.mean.hi + c), access.get(k.mean.lo + c), access.get(k.scale + c), access.get(k.shift + c)};
+    return {access.get(k.mean_hi + c), access.get(k.mean_lo + c), access.get(k.scale + c), access.get(k.shift + c)};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
-    const Vector xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
-    Vector v = hn::MulAdd(xmu, q.scale, q.shift);
+    const V xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
+    V v = hn::MulAdd(xmu, q.scale, q.shift);
     if (kHasResidual) v = hn::Add(v, access.get(residual + i));
-    if (kHasRelu) v = hn::IfThenZeroElse(hn::Lt(v, hn::Zero(Doubles())), v);
+    if (kHasRelu) v = hn::IfThenZeroElse(hn::Lt(v, hn::Zero(D())), v);
     access.put(v, y + i);
   }
 };
 
-template <class T>
+template <class T, class D>
 struct InputGradientPass {
   using Element = T;
+  using Lanes = D;
+  using V = hn::Vec<D>;
   const T* x;
   const T* dy;
   T* dx;
-  BackwardCoefficients k;
+  BackwardRows<hn::TFromD<D>> k;
 
   HWY_INLINE T* output() const { return dx; }
   HWY_INLINE void prefetch(Index i) const {
     prefetch_line<2>(x + i);
     prefetch_line<2>(dy + i);
   }
+  static constexpr bool kNeedsInvstd = std::is_same_v<T, double>;
   struct Coefficients {
-    Vector mean_hi, mean_lo, scale, slope, offset, invstd;
+    V mean_hi, mean_lo, scale, slope, offset, invstd;
   };
   HWY_INLINE Coefficients broadcast_from(Index c) const {
-    return {broadcast(k.mean.hi[c]), broadcast(k.mean.lo[c]), broadcast(k.scale[c]),
-            broadcast(k.slope[c]),   broadcast(k.offset[c]),  broadcast(k.invstd[c])};
+    const D d;
+    return {hn::Set(d, k.mean_hi[c]), hn::Set(d, k.mean_lo[c]), hn::Set(d, k.scale[c]),
+            hn::Set(d, k.slope[c]),   hn::Set(d, k.offset[c]),  kNeedsInvstd ? hn::Set(d, k.invstd[c]) : hn::Zero(d)};
   }
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
-    return {access.get(k.mean.hi + c), access.get(k.mean.lo + c), access.get(k.scale + c),
-            access.get(k.slope + c),   access.get(k.offset + c),  access.get(k.invstd + c)};
+    return {access.get(k.mean_hi + c), access.get(k.mean_lo + c),
+            access.get(k.scale + c),   access.get(k.slope + c),
+            access.get(k.offset + c),  kNeedsInvstd ? access.get(k.invstd + c) : hn::Zero(D())};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
-    const Vector xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
-    const Vector g = access.get(dy + i);
-    if constexpr (std::is_same_v<T, double>) {
-      const Vector projected = hn::NegMulAdd(hn::Mul(xmu, q.invstd), q.slope, hn::Sub(g, q.offset));
+    const V xmu = centred_vector(x, access.get(x + i), q.mean_hi, q.mean_lo);
+    const V g = access.get(dy + i);
+    if constexpr (kNeedsInvstd) {
+      const V projected = hn::NegMulAdd(hn::Mul(xmu, q.invstd), q.slope, hn::Sub(g, q.offset));
       access.put(hn::Mul(projected, q.scale), dx + i);
     } else {
       access.put(hn::MulAdd(g, q.scale, hn::MulAdd(xmu, q.slope, q.offset)), dx + i);
@@ -91,19 +100,20 @@ struct InputGradientPass {
   }
 };
 
-template <class T>
+template <class T, class D>
 struct ScalePass {
   using Element = T;
+  using Lanes = D;
   const T* dy;
   T* dx;
-  const double* scale;
+  const hn::TFromD<D>* scale;
 
   HWY_INLINE T* output() const { return dx; }
   HWY_INLINE void prefetch(Index i) const { prefetch_line<1>(dy + i); }
   struct Coefficients {
-    Vector scale;
+    hn::Vec<D> scale;
   };
-  HWY_INLINE Coefficients broadcast_from(Index c) const { return {broadcast(scale[c])}; }
+  HWY_INLINE Coefficients broadcast_from(Index c) const { return {hn::Set(D(), scale[c])}; }
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
     return {access.get(scale + c)};
@@ -117,6 +127,7 @@ struct ScalePass {
 template <class T>
 struct MaskPass {
   using Element = T;
+  using Lanes = std::conditional_t<kIsHalf<T>, Floats, Doubles>;
   const T* dy;
   const T* y;
   T* g;
@@ -146,28 +157,38 @@ inline constexpr Index kTileVectors = 4;
 /// tile.
 HWY_INLINE bool has_high_tiles(Index channels) { return channels < 128 || channels > 1024; }
 
+/// Elements that a pass works on at once.
+template <class Pass>
+inline constexpr Index kLanesOf = static_cast<Index>(hn::MaxLanes(typename Pass::Lanes()));
+template <class Pass>
+using WholeFor = WholeOf<typename Pass::Lanes>;
+template <class Pass>
+using FirstFor = FirstOf<typename Pass::Lanes>;
+template <class Pass>
+using StreamingFor = StreamingOf<typename Pass::Lanes>;
+
 /// Elements from c on of kRows rows.
 template <Index kRows, Index kVectors, class Pass, class Access>
 HWY_INLINE void run_tile(const Pass& pass, Index row, Index pitch, Index c, Access access) {
   typename Pass::Coefficients k[kVectors];
-  for (Index v = 0; v < kVectors; ++v) k[v] = pass.get(c + v * kWidth, Whole{});
+  for (Index v = 0; v < kVectors; ++v) k[v] = pass.get(c + v * kLanesOf<Pass>, WholeFor<Pass>{});
   for (Index r = 0; r < kRows; ++r) {
-    for (Index v = 0; v < kVectors; ++v) pass.apply(row + r * pitch + c + v * kWidth, k[v], access);
+    for (Index v = 0; v < kVectors; ++v) pass.apply(row + r * pitch + c + v * kLanesOf<Pass>, k[v], access);
   }
 }
 
 /// kRows rows of C elements, the first at element `row`.
 template <Index kRows, class Pass, class Access>
 HWY_INLINE void run_tiles(const Pass& pass, Index row, Index pitch, Index channels, Access access) {
-  constexpr Index kTile = kTileVectors * kWidth;
+  constexpr Index kTile = kTileVectors * kLanesOf<Pass>;
   Index c = 0;
   for (; c + kTile <= channels; c += kTile) {
     prefetch_ahead<kTile>(pass, row + c * kRows, kRows);
     run_tile<kRows, kTileVectors>(pass, row, pitch, c, access);
   }
-  for (; c + kWidth <= channels; c += kWidth) run_tile<kRows, 1>(pass, row, pitch, c, access);
+  for (; c + kLanesOf<Pass> <= channels; c += kLanesOf<Pass>) run_tile<kRows, 1>(pass, row, pitch, c, access);
   if (c == channels) return;
-  const First tail{channels - c};
+  const FirstFor<Pass> tail{channels - c};
   const auto k = pass.get(c, tail);
   for (Index r = 0; r < kRows; ++r) pass.apply(row + r * pitch + c, k, tail);
 }
@@ -189,13 +210,14 @@ HWY_INLINE void run_all_rows(Index rows, Index pitch, Index channels, const Pass
 template <class Pass, class Coefficients>
 HWY_INLINE void run_streaming(Index begin, Index end, const Pass& pass, const Coefficients& coefficients) {
   Index i = begin;
-  const Index head = std::min(Streaming::before_aligned(pass.output() + i), end - i);
+  const Index head = std::min(StreamingFor<Pass>::before_aligned(pass.output() + i), end - i);
   if (head > 0) {
-    pass.apply(i, coefficients(i, First{head}), First{head});
+    pass.apply(i, coefficients(i, FirstFor<Pass>{head}), FirstFor<Pass>{head});
     i += head;
   }
-  for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients(i, Whole{}), Streaming{});
-  if (i < end) pass.apply(i, coefficients(i, First{end - i}), First{end - i});
+  for (; i + kLanesOf<Pass> <= end; i += kLanesOf<Pass>)
+    pass.apply(i, coefficients(i, WholeFor<Pass>{}), StreamingFor<Pass>{});
+  if (i < end) pass.apply(i, coefficients(i, FirstFor<Pass>{end - i}), FirstFor<Pass>{end - i});
 }
 
 template <class Pass>
@@ -203,10 +225,11 @@ HWY_INLINE void run_rows(BlockShape shape, const Pass& pass) {
   const Index channels = shape.sample.channels;
   const Index pitch = shape.sample.pitch_or_channels();
   const Index rows = shape.samples * shape.sample.positions;
-  if (!shape.streams || !Streaming::can_be_aligned(pass.output())) {
-    run_all_rows(rows, pitch, channels, pass, Whole{});
-  } else if (Streaming::is_aligned(pass.output()) && pitch % kWidth == 0 && channels % kWidth == 0) {
-    run_all_rows(rows, pitch, channels, pass, Streaming{});
+  if (!shape.streams || !StreamingFor<Pass>::can_be_aligned(pass.output())) {
+    run_all_rows(rows, pitch, channels, pass, WholeFor<Pass>{});
+  } else if (StreamingFor<Pass>::is_aligned(pass.output()) && pitch % kLanesOf<Pass> == 0 &&
+             channels % kLanesOf<Pass> == 0) {
+    run_all_rows(rows, pitch, channels, pass, StreamingFor<Pass>{});
   } else {
     for (Index row = 0; row < rows * pitch; row += pitch) {
       run_streaming(row, row + channels, pass,
@@ -219,7 +242,7 @@ template <class Pass>
 HWY_INLINE void run_planes(BlockShape shape, const Pass& pass) {
   const Index channels = shape.sample.channels;
   const Index positions = shape.sample.positions;
-  const bool streams = shape.streams && Streaming::can_be_aligned(pass.output());
+  const bool streams = shape.streams && StreamingFor<Pass>::can_be_aligned(pass.output());
   for (Index n = 0; n < shape.samples; ++n) {
     for (Index c = 0; c < channels; ++c) {
       const auto coefficients = pass.broadcast_from(c);
@@ -230,8 +253,8 @@ HWY_INLINE void run_planes(BlockShape shape, const Pass& pass) {
         continue;
       }
       Index i = begin;
-      for (; i + kWidth <= end; i += kWidth) pass.apply(i, coefficients, Whole{});
-      if (i < end) pass.apply(i, coefficients, First{end - i});
+      for (; i + kLanesOf<Pass> <= end; i += kLanesOf<Pass>) pass.apply(i, coefficients, WholeFor<Pass>{});
+      if (i < end) pass.apply(i, coefficients, FirstFor<Pass>{end - i});
     }
   }
 }
@@ -242,28 +265,60 @@ HWY_INLINE void run_pass(BlockShape shape, const Pass& pass) {
   if (shape.streams) hwy::FlushStream();
 }
 
+/// Vectors for coefficients of this type.
+template <class Number>
+using LanesFor = std::conditional_t<std::is_same_v<Number, float>, Floats, Doubles>;
+
+template <class T, class Number>
+void normalize_part(const T* x, T* y, BlockShape shape, const ForwardRows<Number>& k, const T* residual, bool relu) {
+  using D = LanesFor<Number>;
+  if (residual == nullptr) {
+    relu ? run_pass(shape, NormalizePass<T, D, false, true>{x, nullptr, y, k})
+         : run_pass(shape, NormalizePass<T, D, false, false>{x, nullptr, y, k});
+  } else {
+    relu ? run_pass(shape, NormalizePass<T, D, true, true>{x, residual, y, k})
+         : run_pass(shape, NormalizePass<T, D, true, false>{x, residual, y, k});
+  }
+}
+
 template <class T>
 void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k, Epilogue epilogue) {
   const T* x = static_cast<const T*>(x_data);
   const T* residual = static_cast<const T*>(epilogue.residual);
   T* y = static_cast<T*>(y_data);
-  if (residual == nullptr) {
-    epilogue.relu ? run_pass(shape, NormalizePass<T, false, true>{x, nullptr, y, k})
-                  : run_pass(shape, NormalizePass<T, false, false>{x, nullptr, y, k});
-  } else {
-    epilogue.relu ? run_pass(shape, NormalizePass<T, true, true>{x, residual, y, k})
-                  : run_pass(shape, NormalizePass<T, true, false>{x, residual, y, k});
-  }
+  for_each_part<T>(shape, k, [&](const ChannelPart& part, const auto& rows) {
+    const T* added = residual == nullptr ? nullptr : residual + part.offset;
+    normalize_part(x + part.offset, y + part.offset, part.shape, rows, added, epilogue.relu);
+  });
+}
+
+template <class T, class Number>
+void input_gradient_part(const T* x, const T* dy, T* dx, BlockShape shape, const BackwardRows<Number>& k) {
+  run_pass(shape, InputGradientPass<T, LanesFor<Number>>{x, dy, dx, k});
 }
 
 template <class T>
-void input_gradient(const void* x, const void* dy, void* dx, BlockShape shape, BackwardCoefficients k) {
-  run_pass(shape, InputGradientPass<T>{static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<T*>(dx), k});
+void input_gradient(const void* x_data, const void* dy_data, void* dx_data, BlockShape shape, BackwardCoefficients k) {
+  const T* x = static_cast<const T*>(x_data);
+  const T* dy = static_cast<const T*>(dy_data);
+  T* dx = static_cast<T*>(dx_data);
+  for_each_part<T>(shape, k, [&](const ChannelPart& part, const auto& rows) {
+    input_gradient_part(x + part.offset, dy + part.offset, dx + part.offset, part.shape, rows);
+  });
+}
+
+template <class T, class Number>
+void scale_part(const T* dy, T* dx, BlockShape shape, const Number* scale) {
+  run_pass(shape, ScalePass<T, LanesFor<Number>>{dy, dx, scale});
 }
 
 template <class T>
-void scale_by_channel(const void* dy, void* dx, BlockShape shape, const double* scale) {
-  run_pass(shape, ScalePass<T>{static_cast<const T*>(dy), static_cast<T*>(dx), scale});
+void scale_by_channel(const void* dy_data, void* dx_data, BlockShape shape, const double* scale) {
+  const T* dy = static_cast<const T*>(dy_data);
+  T* dx = static_cast<T*>(dx_data);
+  for_each_part<T>(shape, scale, [&](const ChannelPart& part, const auto* row) {
+    scale_part(dy + part.offset, dx + part.offset, part.shape, row);
+  });
 }
 
 template <class T>

@@ -6,7 +6,7 @@
 // (std::fma where there are no vectors), one rounding back. The passes wait for memory or for the conversions, so
 // arithmetic in double costs little, and an f32 output is within one rounding of its formula for any mean/sigma.
 // bf16 and f16 are f32 to the kernels as soon as they are read and until they are written: what is said of f32 here holds
-// for them.
+// for them, except that element passes calculate in float where the channel's coefficients allow it (kernels/one.hpp).
 #pragma once
 
 #include "syncbn/tensor_view.hpp"
@@ -73,7 +73,8 @@ struct Epilogue {
 /// product on the way is larger, or smaller, than those of the formula itself.
 ///
 /// Others: dx = dy * scale + ((x - mean) * slope + offset), offset = -scale * sum(dy)/M, slope = -scale * invstd *
-/// sum(dy*xhat)/M; invstd is not used. Two fma; double has exponents to spare for products of three f32 and invstd^2.
+/// sum(dy*xhat)/M. Two fma; double has exponents to spare for products of three f32 and invstd^2. invstd is not used but
+/// for 16-bit types, to see whether float has, too.
 struct BackwardCoefficients {
   Mean mean;
   const double* scale;

@@ -82,16 +82,18 @@ HWY_INLINE HalfVector upper_halves(hn::Vec<hn::Rebind<std::uint32_t, Doubles>> v
 #endif
 }
 
-/// With integers: the instruction for it (AVX512_BF16) flushes subnormal numbers. A NaN is quiet after DemoteTo, so its
-/// upper half is a NaN; rounding could carry it out of the pattern.
-HWY_INLINE HalfVector narrowed(Vector v, const bfloat16*) {
-  const hn::Rebind<float, Doubles> df;
-  const hn::Rebind<std::uint32_t, Doubles> d32;
-  const auto value = hn::DemoteTo(df, v);
+/// Floats as integers whose upper halves are the nearest bfloat16. With integers: the instruction for it (AVX512_BF16)
+/// flushes subnormal numbers. A NaN becomes quiet, as in syncbn/half.hpp; rounding could carry it out of the pattern.
+template <class V>
+HWY_INLINE auto rounded_in_upper_halves(V value) {
+  const hn::RebindToUnsigned<hn::DFromV<V>> d32;
   const auto bits = hn::BitCast(d32, value);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
-  const auto to_add = hn::IfThenElseZero(hn::RebindMask(d32, hn::Eq(value, value)), hn::Add(odd, hn::Set(d32, 0x7fff)));
-  return upper_halves(hn::Add(bits, to_add));
+  const auto ends_odd = hn::TestBit(bits, hn::Set(d32, 0x10000));
+  const auto rounded = hn::Add(bits, hn::IfThenElse(ends_odd, hn::Set(d32, 0x8000), hn::Set(d32, 0x7fff)));
+  return hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), hn::Or(bits, hn::Set(d32, 0x400000)), rounded);
+}
+HWY_INLINE HalfVector narrowed(Vector v, const bfloat16*) {
+  return upper_halves(rounded_in_upper_halves(hn::DemoteTo(hn::Rebind<float, Doubles>(), v)));
 }
 /// The processor's conversion rounds to nearest and keeps subnormal numbers whatever its control register says.
 HWY_INLINE HalfVector narrowed(Vector v, const float16*) {
@@ -120,15 +122,42 @@ HWY_INLINE Vector load(const float16* p) { return widened(hn::LoadU(Halves(), pa
 HWY_INLINE void store(Vector v, bfloat16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
 HWY_INLINE void store(Vector v, float16* p) { hn::StoreU(narrowed(v, p), Halves(), patterns(p)); }
 
-HWY_INLINE FloatVector load_floats(const bfloat16* p) {
-  const hn::Repartition<std::uint32_t, Floats> d32;
-  const hn::Rebind<std::uint16_t, Floats> d16;
-  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, patterns(p)))));
+/// The elements of a vector of floats, as they lie in memory.
+using FloatHalves = hn::Rebind<std::uint16_t, Floats>;
+using FloatHalfVector = hn::Vec<FloatHalves>;
+
+HWY_INLINE FloatVector widened_to_floats(FloatHalfVector v, const bfloat16*) {
+  const hn::RebindToUnsigned<Floats> d32;
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, v)));
 }
-HWY_INLINE FloatVector load_floats(const float16* p) {
-  const hn::Rebind<std::uint16_t, Floats> d16;
-  const hn::Rebind<hwy::float16_t, Floats> df16;
-  return hn::PromoteTo(Floats(), hn::BitCast(df16, hn::LoadU(d16, patterns(p))));
+HWY_INLINE FloatVector widened_to_floats(FloatHalfVector v, const float16*) {
+  return hn::PromoteTo(Floats(), hn::BitCast(hn::Rebind<hwy::float16_t, Floats>(), v));
+}
+
+HWY_INLINE FloatHalfVector narrowed(FloatVector v, const bfloat16*) {
+  const auto rounded = rounded_in_upper_halves(v);
+#if HWY_TARGET <= HWY_AVX3
+  alignas(64) static constexpr std::uint16_t kOdd[32] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  const hn::Repartition<std::uint16_t, Floats> d16;
+  return FloatHalfVector{
+      _mm512_castsi512_si256(_mm512_permutexvar_epi16(hn::Load(d16, kOdd).raw, hn::BitCast(d16, rounded).raw))};
+#else
+  const hn::Repartition<std::uint16_t, Floats> d16;
+  const auto halves = hn::BitCast(d16, rounded);
+  return hn::LowerHalf(hn::ConcatOdd(d16, halves, halves));
+#endif
+}
+HWY_INLINE FloatHalfVector narrowed(FloatVector v, const float16*) {
+  return hn::BitCast(FloatHalves(), hn::DemoteTo(hn::Rebind<hwy::float16_t, Floats>(), v));
+}
+
+template <class Half>
+HWY_INLINE FloatVector load_floats(const Half* p) {
+  return widened_to_floats(hn::LoadU(FloatHalves(), patterns(p)), p);
+}
+template <class Half>
+HWY_INLINE void store(FloatVector v, Half* p) {
+  hn::StoreU(narrowed(v, p), FloatHalves(), patterns(p));
 }
 
 /// Past the cache, to a multiple of the vector's bytes. (Highway's Stream writes 16 bytes, however few the vector has.)
@@ -164,6 +193,12 @@ HWY_INLINE FloatVector load_floats(const Half* p) {
   float values[kFloats];
   for (Index i = 0; i < kFloats; ++i) values[i] = read(p + i);
   return hn::LoadU(Floats(), values);
+}
+template <class Half>
+HWY_INLINE void store(FloatVector v, Half* p) {
+  float values[kFloats];
+  hn::StoreU(v, Floats(), values);
+  for (Index i = 0; i < kFloats; ++i) write(p + i, values[i]);
 }
 #endif
 
@@ -223,6 +258,57 @@ HWY_INLINE void store_first(Vector v, T* p, Index n) {
   std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(T));
 }
 #endif
+
+/// The first n elements as floats; the others are 0 and their memory is not touched.
+template <class Half>
+HWY_INLINE FloatVector load_first_floats(const Half* p, Index n) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  const auto first = hn::FirstN(FloatHalves(), static_cast<size_t>(n));
+  return widened_to_floats(hn::MaskedLoad(first, FloatHalves(), patterns(p)), p);
+#else
+  Half padded[kFloats] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(Half));
+  return load_floats(padded);
+#endif
+}
+HWY_INLINE FloatVector load_first_floats(const float* p, Index n) {
+#if HWY_ARCH_X86
+  return hn::MaskedLoad(hn::FirstN(Floats(), static_cast<size_t>(n)), Floats(), p);
+#else
+  float padded[kFloats] = {};
+  std::memcpy(padded, p, static_cast<size_t>(n) * sizeof(float));
+  return hn::LoadU(Floats(), padded);
+#endif
+}
+HWY_INLINE FloatVector load_floats(const float* p) { return hn::LoadU(Floats(), p); }
+template <class Half>
+HWY_INLINE void store_first(FloatVector v, Half* p, Index n) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  hn::BlendedStore(narrowed(v, p), hn::FirstN(FloatHalves(), static_cast<size_t>(n)), FloatHalves(), patterns(p));
+#else
+  Half padded[kFloats];
+  store(v, padded);
+  std::memcpy(p, padded, static_cast<size_t>(n) * sizeof(Half));
+#endif
+}
+
+/// As vectors of D, Doubles or Floats.
+template <class T>
+HWY_INLINE Vector load_as(Doubles, const T* p) {
+  return load(p);
+}
+template <class T>
+HWY_INLINE FloatVector load_as(Floats, const T* p) {
+  return load_floats(p);
+}
+template <class T>
+HWY_INLINE Vector load_first_as(Doubles, const T* p, Index n) {
+  return load_first(p, n);
+}
+template <class T>
+HWY_INLINE FloatVector load_first_as(Floats, const T* p, Index n) {
+  return load_first_floats(p, n);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace syncbn::kernels

@@ -23,8 +23,8 @@ void write(T* p, T value) {
   std::memcpy(p, &value, sizeof value);
 }
 
-/// 16-bit elements are floats as soon as they are read, exactly, and until they are written. So what is written is the
-/// result in double, rounded to float, rounded to 16 bits; the second rounding is by far the larger one.
+/// 16-bit elements are floats as soon as they are read, exactly, and until they are written. What is calculated in double
+/// is rounded to float, then to 16 bits; the second rounding is by far the larger one.
 inline float read(const bfloat16* p) { return static_cast<float>(read<bfloat16>(p)); }
 inline float read(const float16* p) { return static_cast<float>(read<float16>(p)); }
 inline void write(bfloat16* p, float value) { write<bfloat16>(p, bfloat16(value)); }
@@ -38,7 +38,10 @@ double centred(T x, double mean, double mean_lo) {
 }
 
 /// What becomes of a NaN does not depend on the compiler: it stays.
-inline double relu(double v) { return v < 0.0 ? 0.0 : v; }
+template <class Number>
+Number relu(Number v) {
+  return v < Number{0} ? Number{0} : v;
+}
 
 /// The gradient that passes a ReLU whose output was y.
 template <class T>
@@ -55,6 +58,36 @@ T input_gradient_one(double xmu, T dy, double scale, double slope, double offset
   } else {
     return static_cast<T>(std::fma(g, scale, std::fma(xmu, slope, offset)));
   }
+}
+
+/// bf16 and f16: element passes calculate in float where the channel's coefficients are zero or within this range, so
+/// that they keep their precision, as do x - mean and, within the range of f32, the results; else in double. A channel
+/// decides for itself: what its neighbours in a call are depends on how the tensor was split.
+template <class T>
+inline constexpr bool kIsHalf = sizeof(T) == 2;
+inline constexpr double kLeastInFloat = 0x1p-100;
+inline constexpr double kMostInFloat = 0x1p100;
+/// Of slope / invstd. |x - mean| <= sqrt(M) / invstd over the M values of the mean, and M < 2^64, so (x - mean) * slope +
+/// offset, which the result may cancel, does not overflow.
+inline constexpr double kMostSlopeInFloat = 0x1p90;
+
+inline bool fits_float(double v) {
+  const double size = std::fabs(v);
+  return size == 0.0 || (size >= kLeastInFloat && size <= kMostInFloat);
+}
+inline bool fits_float(const ForwardCoefficients& k, Index c) {
+  return fits_float(k.mean.hi[c]) && fits_float(k.scale[c]) && fits_float(k.shift[c]);
+}
+inline bool fits_float(const BackwardCoefficients& k, Index c) {
+  return fits_float(k.mean.hi[c]) && fits_float(k.scale[c]) && fits_float(k.slope[c]) && fits_float(k.offset[c]) &&
+         std::fabs(k.slope[c]) <= kMostSlopeInFloat * std::fabs(k.invstd[c]);
+}
+inline bool fits_float(const double* scale, Index c) { return fits_float(scale[c]); }
+
+/// x - mean in float, the mean in two: as good to 2^-23 of itself and 2^-48 of the mean.
+inline float centred_float(float x, double mean) {
+  const float hi = static_cast<float>(mean);
+  return (x - hi) - static_cast<float>(mean - static_cast<double>(hi));
 }
 
 /// a + b = s + error, exactly.

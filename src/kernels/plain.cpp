@@ -187,15 +187,29 @@ void for_each_element(BlockShape shape, const Element& element) {
   }
 }
 
+/// fits_float for 16-bit types; the others are always calculated in double.
+template <class T, class Coefficients>
+bool is_in_float(const Coefficients& k, Index c) {
+  return kIsHalf<T> && fits_float(k, c);
+}
+
 template <class T>
 void normalize(const void* x_data, void* y_data, BlockShape shape, ForwardCoefficients k, Epilogue epilogue) {
   const T* x = static_cast<const T*>(x_data);
   const T* residual = static_cast<const T*>(epilogue.residual);
   T* y = static_cast<T*>(y_data);
+  const auto finish = [=](Index i, auto v) {
+    using Number = decltype(v);
+    if (residual != nullptr) v += static_cast<Number>(read(residual + i));
+    write(y + i, static_cast<decltype(read(y))>(epilogue.relu ? relu(v) : v));
+  };
   for_each_element(shape, [=](Index i, Index c) {
-    double v = std::fma(centred(read(x + i), k.mean.hi[c], k.mean.lo[c]), k.scale[c], k.shift[c]);
-    if (residual != nullptr) v += static_cast<double>(read(residual + i));
-    write(y + i, static_cast<T>(epilogue.relu ? relu(v) : v));
+    if (is_in_float<T>(k, c)) {
+      const float xmu = centred_float(static_cast<float>(read(x + i)), k.mean.hi[c]);
+      finish(i, std::fma(xmu, static_cast<float>(k.scale[c]), static_cast<float>(k.shift[c])));
+    } else {
+      finish(i, std::fma(centred(read(x + i), k.mean.hi[c], k.mean.lo[c]), k.scale[c], k.shift[c]));
+    }
   });
 }
 
@@ -205,8 +219,17 @@ void input_gradient(const void* x_data, const void* dy_data, void* dx_data, Bloc
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
   for_each_element(shape, [=](Index i, Index c) {
-    const double xmu = centred(read(x + i), k.mean.hi[c], k.mean.lo[c]);
-    write(dx + i, input_gradient_one(xmu, read(dy + i), k.scale[c], k.slope[c], k.offset[c], k.invstd[c]));
+    const auto value = read(x + i);
+    const auto g = read(dy + i);
+    if (is_in_float<T>(k, c)) {
+      const float xmu = centred_float(static_cast<float>(value), k.mean.hi[c]);
+      const float rest = std::fma(xmu, static_cast<float>(k.slope[c]), static_cast<float>(k.offset[c]));
+      const float result = std::fma(static_cast<float>(g), static_cast<float>(k.scale[c]), rest);
+      write(dx + i, static_cast<decltype(g)>(result));
+    } else {
+      const double xmu = centred(value, k.mean.hi[c], k.mean.lo[c]);
+      write(dx + i, input_gradient_one(xmu, g, k.scale[c], k.slope[c], k.offset[c], k.invstd[c]));
+    }
   });
 }
 
@@ -214,8 +237,15 @@ template <class T>
 void scale_by_channel(const void* dy_data, void* dx_data, BlockShape shape, const double* scale) {
   const T* dy = static_cast<const T*>(dy_data);
   T* dx = static_cast<T*>(dx_data);
-  for_each_element(
-      shape, [=](Index i, Index c) { write(dx + i, static_cast<T>(static_cast<double>(read(dy + i)) * scale[c])); });
+  for_each_element(shape, [=](Index i, Index c) {
+    const auto g = read(dy + i);
+    using Number = std::remove_const_t<decltype(g)>;
+    if (is_in_float<T>(scale, c)) {
+      write(dx + i, static_cast<Number>(g * static_cast<Number>(scale[c])));
+    } else {
+      write(dx + i, static_cast<Number>(static_cast<double>(g) * scale[c]));
+    }
+  });
 }
 
 template <class T>

@@ -71,6 +71,12 @@ HWY_INLINE Vector centred_vector(const T*, Vector x, Vector mean_hi, Vector mean
   return std::is_same_v<T, double> ? hn::Sub(difference, mean_lo) : difference;
 }
 
+/// In float the mean has two.
+template <class T>
+HWY_INLINE FloatVector centred_vector(const T*, FloatVector x, FloatVector mean_hi, FloatVector mean_lo) {
+  return hn::Sub(hn::Sub(x, mean_hi), mean_lo);
+}
+
 template <class T>
 struct DifferenceTerms {
   const T* plane;

@@ -37,26 +37,35 @@ HWY_INLINE void prefetch_ahead(const Pass& pass, Index i, Index times) {
 }
 
 /// Elements of a gradient that pass a ReLU whose outputs were y: kernels/one.hpp, masked_by.
-HWY_INLINE Vector masked_vector(Vector dy, Vector y) { return hn::IfThenZeroElse(hn::Le(y, hn::Zero(Doubles())), dy); }
+template <class V>
+HWY_INLINE V masked_vector(V dy, V y) {
+  return hn::IfThenZeroElse(hn::Le(y, hn::Zero(hn::DFromV<V>())), dy);
+}
 
 /// Loads of a full vector and of its first n lanes under one name, for code that treats a tail with the operations of a
-/// body.
-struct Whole {
+/// body. D is the arithmetic's type: Doubles, or Floats.
+template <class D>
+struct WholeOf {
   template <class T>
-  HWY_INLINE Vector get(const T* p) const {
-    return load(p);
+  HWY_INLINE hn::Vec<D> get(const T* p) const {
+    return load_as(D(), p);
   }
   template <class T>
-  HWY_INLINE void put(Vector v, T* p) const {
+  HWY_INLINE void put(hn::Vec<D> v, T* p) const {
     store(v, p);
   }
-  HWY_INLINE Vector or_zero(Vector v) const { return v; }
+  HWY_INLINE hn::Vec<D> or_zero(hn::Vec<D> v) const { return v; }
 };
+using Whole = WholeOf<Doubles>;
+
 /// As Whole, with stores past the cache, to addresses that are multiples of the vector's bytes.
-struct Streaming {
+template <class D>
+struct StreamingOf {
+  static constexpr Index kCount = static_cast<Index>(hn::MaxLanes(D()));
+
   template <class T>
-  HWY_INLINE Vector get(const T* p) const {
-    return load(p);
+  HWY_INLINE hn::Vec<D> get(const T* p) const {
+    return load_as(D(), p);
   }
   HWY_INLINE void put(Vector v, double* p) const { hn::Stream(v, Doubles(), p); }
   HWY_INLINE void put(Vector v, float* p) const {
@@ -66,13 +75,19 @@ struct Streaming {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
   HWY_INLINE void put(Vector v, bfloat16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
   HWY_INLINE void put(Vector v, float16* p) const { stream_halves(narrowed(v, p), patterns(p)); }
+  template <class Half>
+  HWY_INLINE void put(FloatVector v, Half* p) const {
+    hn::Stream(narrowed(v, p), FloatHalves(), patterns(p));
+  }
 #else
-  HWY_INLINE void put(Vector v, bfloat16* p) const { store(v, p); }
-  HWY_INLINE void put(Vector v, float16* p) const { store(v, p); }
+  template <class Half>
+  HWY_INLINE void put(hn::Vec<D> v, Half* p) const {
+    store(v, p);
+  }
 #endif
   template <class T>
   static HWY_INLINE bool is_aligned(const T* p) {
-    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * kWidth) == 0;
+    return reinterpret_cast<std::uintptr_t>(p) % (sizeof(T) * kCount) == 0;
   }
   /// Do elements lie on multiples of their size, so that one of them is aligned?
   template <class T>
@@ -82,26 +97,29 @@ struct Streaming {
   /// Elements before the first aligned one.
   template <class T>
   static HWY_INLINE Index before_aligned(const T* p) {
-    const Index misaligned = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % kWidth;
-    return misaligned == 0 ? 0 : kWidth - misaligned;
+    const Index misaligned = static_cast<Index>(reinterpret_cast<std::uintptr_t>(p) / sizeof(T)) % kCount;
+    return misaligned == 0 ? 0 : kCount - misaligned;
   }
 };
+using Streaming = StreamingOf<Doubles>;
 
-struct First {
+template <class D>
+struct FirstOf {
   Index n;
   template <class T>
-  HWY_INLINE Vector get(const T* p) const {
-    return load_first(p, n);
+  HWY_INLINE hn::Vec<D> get(const T* p) const {
+    return load_first_as(D(), p, n);
   }
   template <class T>
-  HWY_INLINE void put(Vector v, T* p) const {
+  HWY_INLINE void put(hn::Vec<D> v, T* p) const {
     store_first(v, p, n);
   }
   /// v with 0 in the lanes that are off.
-  HWY_INLINE Vector or_zero(Vector v) const {
-    return hn::IfThenElseZero(hn::FirstN(Doubles(), static_cast<size_t>(n)), v);
+  HWY_INLINE hn::Vec<D> or_zero(hn::Vec<D> v) const {
+    return hn::IfThenElseZero(hn::FirstN(D(), static_cast<size_t>(n)), v);
   }
 };
+using First = FirstOf<Doubles>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace syncbn::kernels
