@@ -153,6 +153,7 @@ inline constexpr Index kSumVectors = 2;
 /// cache anyway (small samples).
 HWY_INLINE Index rows_per_group(SampleShape shape, Index inputs) {
   constexpr Index kSmallSample = Index{1} << 17;
+  if (shape.channels < kSumVectors * kWidth) return 64;  // one stream, however many rows
   if (shape.channels > 1024 && inputs == 1) return 8;
   const bool is_small = shape.channels * shape.positions < kSmallSample;
   return is_small || shape.channels < 128 || shape.channels > 512 ? 4 : 2;
