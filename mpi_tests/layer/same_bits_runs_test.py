@@ -18,6 +18,15 @@ class NotHere(Exception):
     """This machine or build cannot run that way."""
 
 
+def differs_on(ranks):
+    """Does Reduction::fast show other bits on several ranks than on one, or on one of them than on another?"""
+    command = [*MPIRUN, "-n", str(ranks), PROGRAM, "--reduction", "fast"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    if "[bits] the ranks differ from each other" in run.stdout:
+        return True
+    return bits(ranks, ["--reduction", "fast"]) != bits(1, ["--reduction", "fast"])
+
+
 def bits(ranks, arguments=(), **environment):
     command = [*MPIRUN, "-n", str(ranks), PROGRAM, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, **environment})
@@ -71,10 +80,15 @@ def main():
     wanted = bits(1)
     failures = 0
     runs = 0
+    missing = set()  # instruction sets that one rank did not have: of several, mpiexec may swallow what they say
     for what, ranks, arguments, environment in ways():
+        isa = environment.get("SYNCBN_ISA")
         try:
+            if isa in missing:
+                raise NotHere
             got = bits(ranks, arguments, **environment)
         except NotHere:
+            missing.add(isa)
             print(f"{what}: not on this machine")
             continue
         runs += 1
@@ -82,7 +96,7 @@ def main():
         print(f"{what}: {got}{'' if got == wanted else f', WANTED {wanted}'}", flush=True)
     # The hash must be able to see a difference.
     most = max(RANKS)
-    if most > 1 and bits(1, ["--reduction", "fast"]) == bits(most, ["--reduction", "fast"]):
+    if most > 1 and not differs_on(most):
         print("Reduction::fast has the same hash on 1 and several ranks: this test cannot fail")
         failures += 1
     with open("same_bits.txt", "w", encoding="ascii") as file:
