@@ -50,7 +50,7 @@ struct BatchNormGradients {
 /// Tensors are (N, C), (N, C, *spatial) or (N, *spatial, C), dense, of f32, bf16, f16 (with f32 parameters) or f64 (with
 /// f64 parameters), the same on all ranks. N and the spatial extents may differ between ranks, and N may be 0. An empty
 /// shard may be a default-made view. A batch that is empty on all ranks changes nothing. Statistics and sums are double
-/// for all types; a 16-bit result is the double one rounded to float, and that to 16 bits.
+/// for all types; y and dx are worked out in double for f32 and f64, in float for 16 bits, and rounded once to their type.
 ///
 /// Calls named collective must be made by all ranks of the group in the same order. If one rank passes a wrong
 /// argument, all ranks get the same error, and running statistics and outputs stay as they were.

@@ -17,7 +17,7 @@ namespace HWY_NAMESPACE {
 HWY_INLINE Vector broadcast(double v) { return hn::Set(Doubles(), v); }
 
 /// How far ahead rows are asked for, all inputs together: their addresses jump within a tile, which the processor's own
-/// prefetcher does not follow. Measured at 32x256x56x56, channels-last: sums 0.31 ns an element without, 0.16 with.
+/// prefetcher does not follow. Measured at 32x256x56x56, channels-last: sums 0.3 ns an element without, 0.2 with.
 inline constexpr Index kPrefetchBytes = 4096;
 inline constexpr Index kLineBytes = 64;
 
