@@ -28,6 +28,14 @@ using syncbn::testing::Watchdog;
 
 constexpr int kLeftEarly = 86;
 
+/// Sends out what was printed. The launcher ends a job at the first exit code that is not 0, and may drop what it has not
+/// read by then.
+void let_launcher_read() {
+  std::fflush(stdout);
+  std::fflush(stderr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+}
+
 /// Registered with atexit: exit() inside a test, whatever its code, ends the job as a failure.
 void end_if_left_early() {
   int finalized = 0;
@@ -36,8 +44,7 @@ void end_if_left_early() {
   int rank = 0;
   PMPI_Comm_rank(MPI_COMM_WORLD, &rank);
   std::fprintf(stderr, "[rank %d] left the program before the end of its tests\n", rank);
-  std::fflush(stderr);
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // else the launcher may drop the line
+  let_launcher_read();
   ::_exit(kLeftEarly);
 }
 
@@ -92,6 +99,7 @@ int main(int argc, char** argv) {
     watchdog.emplace(Watchdog::limit_from_environment(), "[rank " + std::to_string(group.rank()) + "]");
   } catch (const std::exception& error) {
     if (group.rank() == 0) std::fprintf(stderr, "%s\n", error.what());
+    let_launcher_read();
     MPI_Finalize();
     return 2;
   }
@@ -108,9 +116,16 @@ int main(int argc, char** argv) {
 
   watchdog->set_activity("is still in MPI_Finalize");
   const int rank = group.rank();
+  const auto print_verdict = [&] {
+    if (rank == 0 && !verdict.line.empty()) std::printf("[verdict] %s\n", verdict.line.c_str());
+  };
   group.free();
+  if (!verdict.passed) {  // before MPI_Finalize, which makes all ranks wait until the launcher has read it
+    print_verdict();
+    let_launcher_read();
+  }
   MPI_Finalize();
-  if (rank == 0 && !verdict.line.empty()) std::printf("[verdict] %s\n", verdict.line.c_str());
+  if (verdict.passed) print_verdict();
   std::fflush(stdout);
   return verdict.passed ? 0 : 1;
 }
