@@ -82,6 +82,19 @@ class BatchNorm {
   BatchNormCache forward_train(ConstTensorView x, TensorView y, ConstTensorView residual = {});
   void forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {});
 
+  /// forward_train() in two halves, so that the program can do something else, other layers' passes for instance, while the
+  /// message is on its way. begin_* sums and sends, finish_* waits and writes y, the cache and the running statistics; tensors
+  /// and cache must stay as they are in between. A wrong argument is an error of finish_*, on all ranks. Layers may be
+  /// finished in any order that is the same on all ranks; of one layer only one pass may be in flight (else StateError, on
+  /// the calling rank). Collective, each.
+  void begin_forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {});
+  void finish_forward_train();
+
+  /// Lets the message of a pass in flight go on, without waiting; true if finish_*() will not wait. For programs that compute
+  /// for long between begin and finish: MPI moves messages only while it is called, and an all-reduce of many ranks needs
+  /// some 20 calls to hide behind the computing (an all-gather none: communicator.hpp, Exchange).
+  bool progress();
+
   /// Normalizes with the running statistics (without them: with the statistics of this rank's own batch). Local: no
   /// message. y may be x.
   void forward_eval(ConstTensorView x, TensorView y, ConstTensorView residual = {}) const;
@@ -118,6 +131,13 @@ class BatchNorm {
 
   /// backward() without parameter gradients. The same message: ranks may mix the two.
   void backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual = {});
+
+  /// backward() and backward_input() in two halves, as begin_forward_train(). The cache, too, must stay as it is. Behind a
+  /// ReLU begin_backward() writes the masked gradient already.
+  void begin_backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients,
+                      TensorView dresidual = {});
+  void begin_backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual = {});
+  void finish_backward();
 
   const BatchNormOptions& options() const noexcept;
   const Communicator& communicator() const noexcept;

@@ -17,6 +17,7 @@ enum class ErrorCode : std::int32_t {
   mismatch = 4,    ///< The ranks do not do the same: other options, another layer, another step.
   mpi = 5,         ///< An MPI call failed, or MPI is not running.
   non_finite = 6,  ///< A NaN or an infinity, under NonFinitePolicy::error.
+  timeout = 7,     ///< A rank did not come within the deadline. The communicator cannot be used any more.
 };
 
 /// Base of all errors. `what()` is one sentence: where, got, wanted, and on which rank.
@@ -59,6 +60,11 @@ class NonFiniteError : public Error {
   explicit NonFiniteError(const std::string& text) : Error(ErrorCode::non_finite, text) {}
 };
 
+class TimeoutError : public Error {
+ public:
+  explicit TimeoutError(const std::string& text) : Error(ErrorCode::timeout, text) {}
+};
+
 /// Throws the class that belongs to `code`.
 [[noreturn]] inline void throw_error(ErrorCode code, const std::string& text) {
   switch (code) {
@@ -74,6 +80,8 @@ class NonFiniteError : public Error {
       throw MpiError(text);
     case ErrorCode::non_finite:
       throw NonFiniteError(text);
+    case ErrorCode::timeout:
+      throw TimeoutError(text);
     case ErrorCode::none:
       break;
   }

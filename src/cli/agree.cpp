@@ -38,6 +38,7 @@ ExitCode exit_code_of(ErrorCode code) noexcept {
       return kBadData;
     case ErrorCode::mismatch:
     case ErrorCode::mpi:
+    case ErrorCode::timeout:
     case ErrorCode::none:
       break;
   }

@@ -2,48 +2,46 @@
 // The ranks of an MPI communicator.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include <mpi.h>
 
-#include "comm/transport.hpp"
+#include "comm/mpi_channel.hpp"
 
 namespace syncbn::comm {
 
-/// Owns a duplicate of the caller's communicator on which MPI returns error codes; every code is checked.
-///
-/// A message is ONE element of a derived type, so MPI cannot cut it up, and a user operation merges whole messages.
-/// (With one element Open MPI uses recursive doubling, also faster than its splitting algorithms for messages of this
-/// size.)
+/// Works on duplicates: the caller's communicator, its messages and its error handler are not touched.
 class MpiTransport final : public Transport {
  public:
-  /// Collective over `comm`. Throws MpiError, on the calling rank, if MPI is not initialized or already finalized.
-  static std::unique_ptr<Transport> duplicate_of(MPI_Comm comm);
-
+  /// Starts to duplicate `comm`; is_ready() must have been asked until it is true. Collective. Throws MpiError, on the
+  /// calling rank, if MPI is not running or `comm` is MPI_COMM_NULL.
+  explicit MpiTransport(MPI_Comm comm);
   ~MpiTransport() override;
+  bool is_ready() { return base_->test(); }
+
   int rank() const noexcept override { return rank_; }
   int size() const noexcept override { return size_; }
-  std::unique_ptr<Transport> duplicate() const override;
-  void all_reduce(std::byte* message, std::size_t bytes, Merge merge) override;
-  void all_gather(const std::byte* mine, std::size_t bytes, std::byte* all) override;
-  void broadcast(std::byte* data, std::size_t bytes, int root) override;
+  std::unique_ptr<Channel> open_channel() override;
+  bool has_independent_channels() const noexcept override { return true; }
+  void post(const Note& note, int to) override;
+  bool receive(Note& note) override;
+  void give_up() noexcept override;
+
+  /// The duplicate.
+  MPI_Comm comm() const noexcept { return base_->comm(); }
 
  private:
-  struct MessageType {
-    std::size_t bytes;
-    Merge merge;
-    MPI_Datatype type;
+  struct Posted {
+    std::unique_ptr<Note> note;
+    MPI_Request request;
   };
 
-  MpiTransport() = default;
-  static void wait(MPI_Request& request);
-  MPI_Datatype message_type(std::size_t bytes, Merge merge);
-
-  MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;
-  MPI_Op operation_ = MPI_OP_NULL;
-  std::vector<MessageType> message_types_;  // a handful per layer: one per payload size and merge
+  std::unique_ptr<MpiChannel> base_;  // for notes, and to make channels from
+  std::vector<Posted> posted_;
+  bool is_given_up_ = false;
 };
 
 }  // namespace syncbn::comm

@@ -3,69 +3,159 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <utility>
 
+#include "comm/group.hpp"
+#include "comm/keep.hpp"
+
 namespace syncbn::comm {
-namespace {
 
 /// A problem as it travels.
-struct WireProblem {
-  std::int32_t code;
-  char text[508];
+struct Rounds::WireProblem {
+  std::int32_t code = 0;
+  char text[508] = {};
 };
 
-std::string of_ranks(int rank, int size) {
-  return " (rank " + std::to_string(rank) + " of " + std::to_string(size) + ")";
+Rounds::Rounds(Group& group, Describe describe, Absent* absent)
+    : group_(group),
+      describe_(std::move(describe)),
+      absent_(absent),
+      number_(group.next_channel_number()),
+      channel_(group.open_channel(describe_({}))),
+      wire_(std::make_unique<WireProblem>()),
+      exceptions_at_begin_(std::uncaught_exceptions()) {
+  key_.channel = number_;
+  if (absent_ != nullptr) group_.enter(*this);
 }
 
-}  // namespace
-
-Rounds::Rounds(std::unique_ptr<Transport> transport, Describe describe)
-    : transport_(std::move(transport)), describe_(std::move(describe)) {}
-
-std::int64_t Rounds::merge(RoundKey key, const Share& share, Message& message, Merge merge_body_and_header,
-                           const std::optional<Problem>& problem) {
-  key.sequence = sequence_++;
-  if (size() == 1) {
-    if (problem) throw_error(problem->code, problem->text);
-    return share.count;
+Rounds::~Rounds() {
+  if (absent_ != nullptr) group_.leave(*this);
+  if (std::uncaught_exceptions() > exceptions_at_begin_ && size() > 1 && !group_.watch().has_failed()) {
+    group_.watch().say_left(number_, key_.sequence, describe_({}));
   }
+  if (is_in_flight_ || group_.watch().has_failed()) {
+    channel_->give_up();
+    keep_for_ever(std::move(channel_));
+    keep_for_ever(std::move(message_));
+    keep_for_ever(std::move(wire_));
+  }
+}
+
+int Rounds::rank() const noexcept { return group_.rank(); }
+int Rounds::size() const noexcept { return group_.size(); }
+
+std::string Rounds::place() const { return describe_(key_) + " at round " + std::to_string(key_.sequence); }
+
+bool Rounds::needs(std::int32_t channel, std::int64_t rounds) const {
+  return channel == number_ && rounds <= key_.sequence;
+}
+
+void Rounds::begin(std::int32_t pass, const Share& share, Merge merge_body_and_header, std::optional<Problem> problem) {
+  group_.watch().throw_if_failed();
+  key_.pass = pass;
+  own_count_ = share.count;
+  problem_ = std::move(problem);
+  is_in_flight_ = true;
+  is_absent_ = false;
+  if (size() == 1) return;
+
   MessageHeader header;
-  header.key = key;
-  header.lowest_rank = rank();
-  if (!problem) {
+  if (!problem_) {
     header.count = share.count;
     if (share.type) header.rank_with_type[static_cast<std::size_t>(*share.type)] = rank();
   } else {
     header.rank_with_problem = rank();
-    std::fill_n(message.body(), message.body_bytes(), std::byte{0});
+    std::fill_n(message_.body(), message_.body_bytes(), std::byte{0});
   }
-  std::memcpy(message.data(), &header, sizeof header);
-  transport_->all_reduce(message.data(), message.bytes(), merge_body_and_header);
-  std::memcpy(&header, message.data(), sizeof header);
-
-  if (header.rank_with_problem != MessageHeader::kNobody) throw_problem_of(header.rank_with_problem, problem);
-  if (header.rank_out_of_step != MessageHeader::kNobody) throw_out_of_step(header);
-  check_types(header);
-  return header.count;
+  send(header, merge_body_and_header);
 }
 
-void Rounds::throw_problem_of(int rank_with_problem, const std::optional<Problem>& own) {
-  WireProblem wire = {};
-  if (rank_with_problem == rank()) {
-    wire.code = static_cast<std::int32_t>(own->code);
-    own->text.copy(wire.text, sizeof wire.text - 1);
+void Rounds::send(const MessageHeader& filled, Merge merge_messages) {
+  MessageHeader header = filled;
+  header.key = key_;
+  header.first_rank = rank();
+  std::memcpy(message_.data(), &header, sizeof header);
+  group_.watch().call(*this, [&] {
+    channel_->start_merge(message_.data(), message_.bytes(), merge_messages, group_.options().exchange);
+  });
+}
+
+bool Rounds::progress() {
+  if (!is_in_flight_ || size() == 1) return true;
+  return group_.watch().call(*this, [&] { return channel_->test(); });
+}
+
+/// The header of the merged message. The round ends, at the latest with the second message. Throws if anything was wrong
+/// with it.
+MessageHeader Rounds::receive() {
+  MessageHeader header;
+  std::memcpy(&header, message_.data(), sizeof header);
+  if (header.rank_with_problem != MessageHeader::kNobody) fetch_problem_of(header.rank_with_problem);
+  end_round();
+  if (header.rank_with_problem != MessageHeader::kNobody) throw_problem_of(header.rank_with_problem);
+  if (header.rank_out_of_step != MessageHeader::kNobody) throw_out_of_step(header);
+  check_types(header);
+  if (!header.key.is_any_pass()) last_rank_with_data_ = header.first_rank;
+  return header;
+}
+
+void Rounds::end_round() {
+  ++key_.sequence;
+  is_in_flight_ = false;
+}
+
+std::int64_t Rounds::finish() {
+  if (size() == 1) {
+    end_round();
+    if (problem_) throw_error(problem_->code, problem_->text);
+    return own_count_;
   }
-  transport_->broadcast(reinterpret_cast<std::byte*>(&wire), sizeof wire, rank_with_problem);
-  throw_error(static_cast<ErrorCode>(wire.code), wire.text + of_ranks(rank_with_problem, size()));
+  group_.watch().wait(*this);
+  return receive().count;
+}
+
+void Rounds::begin_absent() {
+  if (is_in_flight_) return;
+  key_.pass = RoundKey::kAnyPass;
+  problem_.reset();
+  is_in_flight_ = is_absent_ = true;
+  absent_->contribute_nothing(message_.body());
+  send({}, absent_->merge());
+}
+
+bool Rounds::finish_absent() {
+  const MessageHeader header = receive();
+  if (header.key.is_any_pass()) return false;
+  absent_->finish(header.key.pass, header.count);
+  return true;
+}
+
+/// wire_ <- what that rank has to say.
+void Rounds::fetch_problem_of(int rank_with_problem) {
+  *wire_ = {};
+  if (rank_with_problem == rank()) {
+    wire_->code = static_cast<std::int32_t>(problem_->code);
+    problem_->text.copy(wire_->text, sizeof wire_->text - 1);
+  }
+  group_.watch().call(*this, [&] {
+    channel_->start_broadcast(reinterpret_cast<std::byte*>(wire_.get()), sizeof *wire_, rank_with_problem);
+  });
+  group_.watch().wait(*this);
+}
+
+void Rounds::throw_problem_of(int rank_with_problem) const {
+  throw_error(static_cast<ErrorCode>(wire_->code), std::string(wire_->text) + " (rank " +
+                                                       std::to_string(rank_with_problem) + " of " +
+                                                       std::to_string(size()) + ")");
 }
 
 void Rounds::throw_out_of_step(const MessageHeader& header) {
   const auto at = [&](int rank, const RoundKey& key) {
-    return "rank " + std::to_string(rank) + " of " + std::to_string(size()) + " is in " + describe_(key) +
-           " at round " + std::to_string(key.sequence);
+    return "rank " + std::to_string(rank) + " of " + std::to_string(size()) + " is in " +
+           group_.describe(key, describe_) + " at round " + std::to_string(key.sequence);
   };
-  throw MismatchError("the ranks are out of step: " + at(header.lowest_rank, header.key) + ", " +
+  throw MismatchError("the ranks are out of step: " + at(header.first_rank, header.key) + ", " +
                       at(header.rank_out_of_step, header.other_key));
 }
 

@@ -6,13 +6,15 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "comm/message.hpp"
 #include "comm/transport.hpp"
+#include "comm/watch.hpp"
 #include "syncbn/error.hpp"
 
 namespace syncbn::comm {
+
+class Group;
 
 /// What one rank alone found wrong. It still takes part in the round.
 struct Problem {
@@ -20,24 +22,7 @@ struct Problem {
   std::string text;
 };
 
-/// A message under construction: header and body in one piece of memory, reused from round to round.
-class Message {
- public:
-  /// Makes room for a body of `bytes`; keeps the storage if it is large enough. The body's content is undefined.
-  void resize_body(std::size_t bytes) { storage_.resize(sizeof(MessageHeader) + bytes); }
-
-  std::byte* data() noexcept { return storage_.data(); }
-  std::size_t bytes() const noexcept { return storage_.size(); }
-  /// 8-byte aligned.
-  std::byte* body() noexcept { return storage_.data() + sizeof(MessageHeader); }
-  const std::byte* body() const noexcept { return storage_.data() + sizeof(MessageHeader); }
-  std::size_t body_bytes() const noexcept { return storage_.size() - sizeof(MessageHeader); }
-
- private:
-  std::vector<std::byte> storage_ = std::vector<std::byte>(sizeof(MessageHeader));
-};
-
-/// How the rounds of a group speak of themselves in errors: "[BatchNorm 'bn1' forward]".
+/// How the rounds of a channel speak of themselves in errors: "[BatchNorm 'bn1' forward]".
 using Describe = std::function<std::string(const RoundKey&)>;
 
 /// What a rank's message speaks for.
@@ -46,32 +31,93 @@ struct Share {
   std::optional<DataType> type;  ///< Of the tensors that they come from; must be the same on all ranks that have any.
 };
 
-/// The rounds of one group of ranks, counted.
-class Rounds {
+/// What a rank that has no data left does in rounds that it knows nothing of.
+class Absent {
  public:
-  Rounds(std::unique_ptr<Transport> transport, Describe describe);
+  /// body <- a contribution of nothing, to whatever pass.
+  virtual void contribute_nothing(std::byte* body) = 0;
+  /// As the others do after this round. May throw as they do.
+  virtual void finish(std::int32_t pass, std::int64_t count) = 0;
+  virtual Merge merge() const = 0;
 
-  int rank() const noexcept { return transport_->rank(); }
-  int size() const noexcept { return transport_->size(); }
+ protected:
+  ~Absent() = default;
+};
 
-  /// Merges the messages of all ranks and returns the sum of their counts. `problem`, if there is one, replaces this
-  /// rank's message (the body must still have its size).
-  ///
-  /// Collective: one all-reduce; no message if the group is one rank. If a rank had a problem, was in another round or
-  /// had tensors of another type, then all ranks throw the same error (after a second message, if it was a problem).
-  std::int64_t merge(RoundKey key, const Share& share, Message& message, Merge merge_body_and_header,
-                     const std::optional<Problem>& problem);
+/// The rounds of one channel, counted. One is in flight at most.
+class Rounds final : private Awaited {
+ public:
+  /// Opens a channel. Collective. `absent`: answers for this rank when it has joined; must live as long.
+  Rounds(Group& group, Describe describe, Absent* absent);
+  ~Rounds();
+  Rounds(const Rounds&) = delete;
+  Rounds& operator=(const Rounds&) = delete;
 
-  Transport& transport() noexcept { return *transport_; }
+  int rank() const noexcept;
+  int size() const noexcept;
+  std::int32_t number() const noexcept { return number_; }
+  std::string describe(const RoundKey& key) const { return describe_(key); }
+  Message& message() noexcept { return message_; }
+  const Message& message() const noexcept { return message_; }
+
+  /// Sends this rank's message on its way, or, if there is a problem, that. (The message must have its size even then.)
+  /// Collective: one message, none if the group is one rank. Throws only if the group has failed.
+  void begin(std::int32_t pass, const Share& share, Merge merge_body_and_header, std::optional<Problem> problem);
+  bool is_in_flight() const noexcept { return is_in_flight_; }
+
+  /// Moves things on without waiting; true if the answer is here.
+  bool progress();
+
+  /// Waits for the answer. message() is then the merge of all ranks' messages; returns the sum of their counts. If a rank
+  /// had a problem, was in another round or had tensors of another type, then all ranks throw the same error (after a
+  /// second message, if it was a problem).
+  std::int64_t finish();
+
+  /// begin() and finish().
+  std::int64_t merge(std::int32_t pass, const Share& share, Merge merge_body_and_header,
+                     std::optional<Problem> problem) {
+    begin(pass, share, merge_body_and_header, std::move(problem));
+    return finish();
+  }
+
+  /// For a rank that has joined: begins a round with nothing, if none is in flight that was begun so.
+  void begin_absent();
+  /// Ends a round that has arrived. False if all ranks have joined: it was the last.
+  bool finish_absent();
+  /// Would a rank that left `channel` after `rounds` rounds be missed here?
+  bool waits_for(std::int32_t channel, std::int64_t rounds) const { return needs(channel, rounds); }
+  /// The first rank that had data in the last round that anybody had data in; 0 before.
+  int last_rank_with_data() const noexcept { return last_rank_with_data_; }
 
  private:
-  [[noreturn]] void throw_problem_of(int rank, const std::optional<Problem>& own);
+  struct WireProblem;
+
+  bool test() override { return channel_->test(); }
+  std::string place() const override;
+  bool needs(std::int32_t channel, std::int64_t rounds) const override;
+
+  void send(const MessageHeader& filled, Merge merge_messages);
+  MessageHeader receive();
+  void end_round();
+  void fetch_problem_of(int rank);
+  [[noreturn]] void throw_problem_of(int rank) const;
   [[noreturn]] void throw_out_of_step(const MessageHeader& header);
   void check_types(const MessageHeader& header) const;
 
-  std::unique_ptr<Transport> transport_;
+  Group& group_;
   Describe describe_;
-  std::int64_t sequence_ = 0;
+  Absent* absent_;
+  std::int32_t number_;  // of the channel
+  std::unique_ptr<Channel> channel_;
+  Message message_;
+  std::unique_ptr<WireProblem> wire_;
+  RoundKey key_;  // of the round in flight, or of the next
+  std::int64_t own_count_ = 0;
+  std::optional<Problem> problem_;
+  bool is_in_flight_ = false;
+  bool is_absent_ = false;  // in the round in flight
+  int last_rank_with_data_ = 0;
+  int exceptions_at_begin_;
 };
 
 }  // namespace syncbn::comm

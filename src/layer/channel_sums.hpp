@@ -46,14 +46,18 @@ class ChannelSums {
 
   /// body <- the moments of this rank's samples of x; x may be empty.
   virtual void add_samples(const ConstTensorView& x, std::byte* body) = 0;
-  virtual comm::Merge merge_moments() const = 0;
   /// mean, what it lost in rounding, and biased var, (C) each, of the `count` > 0 values merged into the body.
   virtual void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) = 0;
 
   /// body <- sum(dy) and sum(dy*(x-mean)) of this rank's samples.
   virtual void add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean,
                              std::byte* body) = 0;
-  virtual comm::Merge merge_gradients() const = 0;
+
+  /// Merges messages of either pass. (A rank that contributes nothing may not know which it is.)
+  virtual comm::Merge merge() const = 0;
+  /// body <- the sums of nothing, whatever pass it is.
+  virtual void add_nothing(std::byte* body) = 0;
+
   virtual void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) = 0;
 
   /// What is not finite in a merged body of either pass, if anything.

@@ -111,9 +111,8 @@ std::optional<Problem> check_pair(const Place& place, const char* name_a, const 
 
 }  // namespace
 
-std::string where(const BatchNormOptions& options, const char* pass) {
-  return "[BatchNorm '" + options.name + "' " + pass + "]";
-}
+std::string where(const std::string& name, const char* pass) { return "[BatchNorm '" + name + "' " + pass + "]"; }
+std::string where(const BatchNormOptions& options, const char* pass) { return where(options.name, pass); }
 
 std::optional<Problem> check_options(const BatchNormOptions& options) {
   const auto problem = [&](const std::string& text) {

@@ -14,6 +14,7 @@ using comm::Problem;
 
 /// "[BatchNorm 'conv1.bn' forward]"
 std::string where(const BatchNormOptions& options, const char* pass);
+std::string where(const std::string& name, const char* pass);
 
 std::optional<Problem> check_options(const BatchNormOptions& options);
 

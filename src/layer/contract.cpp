@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <sstream>
 #include <string>
 
@@ -83,12 +84,18 @@ std::string first_difference(const Contract& mine, const Contract& of_rank_0) {
   return found == std::end(differences) ? std::string() : *found;
 }
 
-void merge_headers(const std::byte* in, std::byte* inout, std::size_t) { comm::merge_header(in, inout); }
+Contract contract_in(const std::byte* bytes) {
+  Contract contract;
+  std::memcpy(&contract, bytes, sizeof contract);
+  return contract;
+}
 
 }  // namespace
 
 const char* name_of(Pass pass) {
   switch (pass) {
+    case Pass::any:
+      return "any pass";
     case Pass::construction:
       return "construction";
     case Pass::forward:
@@ -99,17 +106,15 @@ const char* name_of(Pass pass) {
   return "unknown pass";
 }
 
-void check_contract(const BatchNormOptions& options, comm::Rounds& rounds, std::optional<Problem> problem) {
+void check_contract(const BatchNormOptions& options, comm::Group& group, const std::optional<Problem>& problem) {
+  static_assert(sizeof(Contract) <= comm::Group::kPledgeBytes);
   const Contract mine = contract_of(options);
-  Contract of_rank_0 = mine;
-  rounds.transport().broadcast(reinterpret_cast<std::byte*>(&of_rank_0), sizeof of_rank_0, 0);
-  if (!problem) {
-    const std::string found = first_difference(mine, of_rank_0);
-    if (!found.empty())
-      problem = Problem{ErrorCode::mismatch, where(options, name_of(Pass::construction)) + " " + found};
-  }
-  comm::Message message;
-  rounds.merge({static_cast<std::int32_t>(Pass::construction), 0, 0}, {}, message, merge_headers, problem);
+  const auto found = group.pledge(comm::OwnPass::layer, &mine, sizeof mine, {}, problem);
+  if (!found) return;
+  const Contract other = contract_in(found->other);
+  throw MismatchError(where(other.name, name_of(Pass::construction)) + " " +
+                      first_difference(other, contract_in(found->first)) + " (rank " + std::to_string(found->rank) +
+                      " of " + std::to_string(group.size()) + ")");
 }
 
 }  // namespace syncbn::layer

@@ -57,21 +57,18 @@ Index count_of(const std::byte* message) {
   return header.count;
 }
 
-void merge_moments_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
+/// Only moments come with a count, so a message without one leaves the other's moments alone, and of two without a count
+/// the bodies are gradients, or nothing.
+void merge_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
   const Index channels = channels_in(bytes);
   const double* in_body = numbers(in + sizeof(comm::MessageHeader));
   double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
-  statistics::merge_moments(channels, count_of(inout), {inout_body, inout_body + channels}, count_of(in),
-                            {in_body, in_body + channels});
-  merge_offender(channels, in + sizeof(comm::MessageHeader), inout + sizeof(comm::MessageHeader));
-  comm::merge_header(in, inout);
-}
-
-void merge_gradients_message(const std::byte* in, std::byte* inout, std::size_t bytes) {
-  const Index channels = channels_in(bytes);
-  const double* in_body = numbers(in + sizeof(comm::MessageHeader));
-  double* inout_body = numbers(inout + sizeof(comm::MessageHeader));
-  for (Index i = 0; i < 2 * channels; ++i) inout_body[i] += in_body[i];
+  if (count_of(in) == 0 && count_of(inout) == 0) {
+    for (Index i = 0; i < 2 * channels; ++i) inout_body[i] += in_body[i];
+  } else {
+    statistics::merge_moments(channels, count_of(inout), {inout_body, inout_body + channels}, count_of(in),
+                              {in_body, in_body + channels});
+  }
   merge_offender(channels, in + sizeof(comm::MessageHeader), inout + sizeof(comm::MessageHeader));
   comm::merge_header(in, inout);
 }
@@ -87,8 +84,7 @@ void FastSums::note_non_finite(std::byte* body) const {
 
 void FastSums::add_samples(const ConstTensorView& x, std::byte* body) {
   double* total = numbers(body);
-  std::fill_n(total, 2 * channels_, 0.0);
-  set_offender(channels_, body, {});
+  add_nothing(body);
   if (x.shape.element_count() == 0) return;
   if (x.shape.positions == 1) {  // the whole shard as one sample with N positions
     merge_planes(x, sample_of(x, 0), {channels_, x.shape.samples, /*channels_last=*/true}, 0, total);
@@ -110,7 +106,12 @@ void FastSums::merge_planes(const ConstTensorView& x, const std::byte* data, ker
                             {sums.first, sums.dd});
 }
 
-comm::Merge FastSums::merge_moments() const { return merge_moments_message; }
+comm::Merge FastSums::merge() const { return merge_message; }
+
+void FastSums::add_nothing(std::byte* body) {
+  std::fill_n(numbers(body), 2 * channels_, 0.0);
+  set_offender(channels_, body, {});
+}
 
 void FastSums::finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) {
   statistics::finish_moments(channels_, count, {numbers(body), numbers(body) + channels_}, mean, var);
@@ -119,8 +120,7 @@ void FastSums::finish_moments(const std::byte* body, Index count, double* mean, 
 
 void FastSums::add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, std::byte* body) {
   double* total = numbers(body);
-  std::fill_n(total, 2 * channels_, 0.0);
-  set_offender(channels_, body, {});
+  add_nothing(body);
   if (x.shape.element_count() == 0) return;
   if (x.shape.positions == 1) {  // the whole shard as one sample with N positions
     const kernels::SampleShape shape{channels_, x.shape.samples, /*channels_last=*/true};
@@ -148,8 +148,6 @@ void FastSums::sample_gradient_sums(const ConstTensorView& x, const OutputGradie
                               is_wanted ? sample_of(dy.masked, n) : masked_.data(), shape,
                               is_wanted && pass_shape_of(dy.dy, dy.masked).streams, mean, sums, sums + channels_);
 }
-
-comm::Merge FastSums::merge_gradients() const { return merge_gradients_message; }
 
 void FastSums::finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) {
   std::copy_n(numbers(body), channels_, sum_dy);

@@ -17,10 +17,10 @@ class FastSums final : public ChannelSums {
 
   std::size_t body_bytes() const override;
   void add_samples(const ConstTensorView& x, std::byte* body) override;
-  comm::Merge merge_moments() const override;
   void finish_moments(const std::byte* body, Index count, double* mean, double* mean_lo, double* var) override;
   void add_gradients(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean, std::byte* body) override;
-  comm::Merge merge_gradients() const override;
+  comm::Merge merge() const override;
+  void add_nothing(std::byte* body) override;
   void finish_gradients(const std::byte* body, double* sum_dy, double* sum_dy_xmu) override;
   std::optional<NonFinite> non_finite(const std::byte* body) const override;
   bool has_overflowed(const std::byte*) const override { return false; }

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <string>
 
-#include "comm/round.hpp"
+#include "comm/group.hpp"
 #include "layer/bin_windows.hpp"
 #include "statistics/bins_block.hpp"
 #include "syncbn/communicator.hpp"
@@ -21,8 +21,6 @@ namespace {
   static_assert(statistics::kMaxDeposits == std::int64_t{1} << 26);
   fail("a sum would have more than 2^26 terms");
 }
-
-void merge_size_check(const std::byte* in, std::byte* inout, std::size_t) { comm::merge_header(in, inout); }
 
 void merge_payload_message(const std::byte* in, std::byte* inout, std::size_t) {
   ReproducibleSum::merge_payload(in, inout);
@@ -203,50 +201,48 @@ void ReproducibleSum::merge_payload(const std::byte* in, std::byte* inout) { sta
 
 namespace {
 
+/// What ranks must have in common before they merge.
+struct SumContract {
+  std::int64_t size;
+  std::int64_t bins;
+};
+
+std::string text_of(const std::byte* bytes) {
+  SumContract contract;
+  std::memcpy(&contract, bytes, sizeof contract);
+  return std::to_string(contract.size) + " sums of " + std::to_string(contract.bins) + " bins";
+}
+
 /// Throws on all ranks, before anything is merged: MismatchError unless all bring the same size and precision,
 /// StateError if they bring too many terms together. Collective: one message.
-void check_ranks(comm::Transport& transport, const ReproducibleSum& sum) {
-  comm::MessageHeader header;
-  header.key = {static_cast<std::int32_t>(sum.precision()), 0, sum.size()};
-  header.lowest_rank = transport.rank();
-  header.count = statistics::header_of(sum.payload()).deposits;
-  std::byte message[sizeof header];
-  std::memcpy(message, &header, sizeof header);
-  transport.all_reduce(message, sizeof message, merge_size_check);
-  std::memcpy(&header, message, sizeof header);
-  if (header.rank_out_of_step == comm::MessageHeader::kNobody) {
-    if (header.count > statistics::kMaxDeposits) fail_too_many_terms();
-    return;
+void check_ranks(comm::Group& group, const ReproducibleSum& sum) {
+  const statistics::BinsHeader& header = statistics::header_of(sum.payload());
+  const SumContract mine{sum.size(), header.bins};
+  std::int64_t deposits = 0;
+  const auto other =
+      group.pledge(comm::OwnPass::sum, &mine, sizeof mine, {header.deposits, std::nullopt}, std::nullopt, &deposits);
+  if (other) {
+    throw MismatchError("[ReproducibleSum] rank " + std::to_string(other->rank) + " of " +
+                        std::to_string(group.size()) + " brings " + text_of(other->other) + ", rank 0 brings " +
+                        text_of(other->first));
   }
-  const auto text = [](const comm::RoundKey& key) {
-    return std::to_string(key.sequence) + " sums of " + std::to_string(key.pass) + " bins";
-  };
-  throw MismatchError("[ReproducibleSum] rank " + std::to_string(header.rank_out_of_step) + " of " +
-                      std::to_string(transport.size()) + " brings " + text(header.other_key) + ", rank 0 brings " +
-                      text(header.key));
+  if (deposits > statistics::kMaxDeposits) fail_too_many_terms();
+}
+
+void merge_over(comm::Group& group, const ReproducibleSum& sum, std::byte* block, Exchange exchange) {
+  if (group.size() == 1) return;
+  check_ranks(group, sum);
+  group.merge(block, sum.payload_bytes(), merge_payload_message, exchange, "[ReproducibleSum]");
 }
 
 }  // namespace
 
 void ReproducibleSum::all_reduce(const Communicator& communicator) {
-  comm::Transport& transport = communicator.transport();
-  if (transport.size() == 1) return;
-  check_ranks(transport, *this);
-  transport.all_reduce(impl_->block(), payload_bytes(), merge_payload_message);
+  merge_over(communicator.group(), *this, impl_->block(), Exchange::all_reduce);
 }
 
 void ReproducibleSum::all_gather_merge(const Communicator& communicator) {
-  comm::Transport& transport = communicator.transport();
-  if (transport.size() == 1) return;
-  check_ranks(transport, *this);
-  const std::size_t bytes = payload_bytes();
-  std::vector<std::uint64_t> all(words_of(bytes) * static_cast<std::size_t>(transport.size()));
-  auto* gathered = reinterpret_cast<std::byte*>(all.data());
-  transport.all_gather(impl_->block(), bytes, gathered);
-  impl_->clear();
-  for (int rank = 0; rank < transport.size(); ++rank) {
-    merge_payload(gathered + static_cast<std::size_t>(rank) * bytes, impl_->block());
-  }
+  merge_over(communicator.group(), *this, impl_->block(), Exchange::all_gather);
 }
 
 }  // namespace syncbn

@@ -24,8 +24,9 @@ ReproducibleSums::ReproducibleSums(Index channels, DataType type, int rank, int 
       rank_(rank),
       workers_(static_cast<std::size_t>(threads)) {}
 
-comm::Merge ReproducibleSums::merge_moments() const { return merge_message; }
-comm::Merge ReproducibleSums::merge_gradients() const { return merge_message; }
+comm::Merge ReproducibleSums::merge() const { return merge_message; }
+
+void ReproducibleSums::add_nothing(std::byte* body) { statistics::start_block(body, 2 * channels_, bins_); }
 
 /// Threads that are worth waking.
 Index ReproducibleSums::parts_for(const TensorShape& shape) const {

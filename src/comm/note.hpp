@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// What a rank tells another outside of the operations of all: where it waits, that it has left, what has failed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include "syncbn/error.hpp"
+
+namespace syncbn::comm {
+
+/// 512 bytes, so small that it is sent without waiting for its receiver.
+struct Note {
+  enum class Kind : std::int32_t {
+    waiting,  ///< Somebody's deadline has passed; the text says where the sender waits. Who gets it and waits, too, answers.
+    verdict,  ///< The group has failed: code and text of the error.
+    left,     ///< An exception has destroyed the sender's side of `channel` after `rounds` rounds; text says which.
+  };
+
+  Kind kind = Kind::waiting;
+  std::int32_t from = 0;
+  ErrorCode code = ErrorCode::none;
+  std::int32_t channel = 0;
+  std::int64_t rounds = 0;
+  char text[488] = {};
+
+  Note() = default;
+  Note(Kind kind_of_note, int sender, const std::string& words) : kind(kind_of_note), from(sender) {
+    words.copy(text, sizeof text - 1);
+  }
+};
+static_assert(sizeof(Note) == 512);
+static_assert(std::is_trivially_copyable_v<Note>);
+
+}  // namespace syncbn::comm
