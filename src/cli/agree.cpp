@@ -5,6 +5,8 @@
 #include <new>
 #include <string>
 
+#include "train/watched.hpp"
+
 namespace syncbn::cli {
 
 void check_mpi(int code, const char* function) {
@@ -50,7 +52,12 @@ void agree(MPI_Comm comm, const std::optional<Failure>& mine) {
   const int size = size_of(comm);
   const std::array<int, 2> local{mine ? rank : size, mine ? 1 : 0};
   std::array<int, 2> global{};
-  check_mpi(MPI_Allreduce(local.data(), global.data(), 2, MPI_INT, MPI_MIN, comm), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  const auto wait = [&](int started) {
+    check_mpi(started, "a nonblocking operation");
+    train::wait(comm, request, "agreement of ranks");
+  };
+  wait(MPI_Iallreduce(local.data(), global.data(), 2, MPI_INT, MPI_MIN, comm, &request));
   const auto [speaker, all_failed] = global;
   if (speaker == size) return;
 
@@ -61,9 +68,9 @@ void agree(MPI_Comm comm, const std::optional<Failure>& mine) {
     if (!all_failed) text += " (rank " + std::to_string(rank) + " of " + std::to_string(size) + ")";
     code_and_length = {mine->code, static_cast<int>(text.size())};
   }
-  check_mpi(MPI_Bcast(code_and_length.data(), 2, MPI_INT, speaker, comm), "MPI_Bcast");
+  wait(MPI_Ibcast(code_and_length.data(), 2, MPI_INT, speaker, comm, &request));
   text.resize(static_cast<std::size_t>(code_and_length[1]));
-  check_mpi(MPI_Bcast(text.data(), code_and_length[1], MPI_CHAR, speaker, comm), "MPI_Bcast");
+  wait(MPI_Ibcast(text.data(), code_and_length[1], MPI_CHAR, speaker, comm, &request));
   throw AgreedFailure({static_cast<ExitCode>(code_and_length[0]), text});
 }
 

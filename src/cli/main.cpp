@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The syncbn program: reads the command line, runs the subcommand on all ranks, turns failures into exit codes.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -8,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include <CLI/CLI.hpp>
 #include <mpi.h>
@@ -15,7 +17,9 @@
 #include "agree.hpp"
 #include "command.hpp"
 #include "mpi_session.hpp"
+#include "syncbn/communicator.hpp"
 #include "syncbn/version.hpp"
+#include "train/watched.hpp"
 #include "usage.hpp"
 
 namespace syncbn::cli {
@@ -50,10 +54,31 @@ void flush_stdout() {
   std::abort();
 }
 
+/// A rank is missing, so MPI_Finalize would wait for ever. All the others know it and say the same: the lowest of them speaks,
+/// and its abort ends the rest.
+[[noreturn]] void abort_without_missing_rank(const std::string& subcommand, const char* text) {
+  const int turn = std::min(rank_of(MPI_COMM_WORLD), 10);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50 * turn));
+  say(subcommand, text);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));  // for the launcher to read it
+  MPI_Abort(MPI_COMM_WORLD, kEnvironment);
+  std::abort();
+}
+
+/// While it lives, the program's own messages have the deadline that the layers have.
+class WatchedWorld {
+ public:
+  WatchedWorld() { train::watch_over(MPI_COMM_WORLD, Communicator(MPI_COMM_WORLD)); }
+  ~WatchedWorld() { train::watch_no_more(MPI_COMM_WORLD); }
+  WatchedWorld(const WatchedWorld&) = delete;
+  WatchedWorld& operator=(const WatchedWorld&) = delete;
+};
+
 /// Runs `body` on all ranks after they agreed that the command line is good. Returns the same code on all ranks.
 int run(const std::string& subcommand, const std::optional<Failure>& usage, const CommandBody& body) {
   const bool speaks = rank_of(MPI_COMM_WORLD) == 0;
   try {
+    const WatchedWorld watched;
     agree(MPI_COMM_WORLD, usage);
     const int code = body();
     together(MPI_COMM_WORLD, flush_stdout);
@@ -63,6 +88,8 @@ int run(const std::string& subcommand, const std::optional<Failure>& usage, cons
     return failure.code();
   } catch (const MpiError& error) {
     abort_job(subcommand, error.what());
+  } catch (const TimeoutError& error) {
+    abort_without_missing_rank(subcommand, error.what());
   } catch (const Error& error) {
     if (speaks) say(subcommand, error.what());
     return exit_code_of(error.code());
@@ -90,12 +117,9 @@ int main_of_tool(int argc, char** argv) {
   tool.set_help_flag("--help,-h", "Print this help and exit");
   tool.require_subcommand(1);
   tool.footer(kExamples);
-  const std::map<std::string, CommandBody> bodies{{"bench", add_bench(tool)},
-                                                  {"compare", add_compare(tool)},
-                                                  {"info", add_info(tool)},
-                                                  {"normalize", add_normalize(tool)},
-                                                  {"train", add_train(tool)},
-                                                  {"verify", add_verify(tool)}};
+  const std::map<std::string, CommandBody> bodies{{"bench", add_bench(tool)}, {"compare", add_compare(tool)},
+                                                  {"info", add_info(tool)},   {"normalize", add_normalize(tool)},
+                                                  {"train", add_train(tool)}, {"verify", add_verify(tool)}};
 
   std::optional<Failure> usage;
   try {

@@ -9,6 +9,7 @@
 
 #include "agree.hpp"
 #include "element_type.hpp"
+#include "train/watched.hpp"
 
 namespace syncbn::cli {
 namespace {
@@ -62,13 +63,18 @@ void in_pieces(Index count, const Move& move) {
 
 void broadcast_bytes(MPI_Comm comm, void* bytes, Index count) {
   in_pieces(count, [&](Index offset, int piece) {
-    check_mpi(MPI_Bcast(static_cast<char*>(bytes) + offset, piece, MPI_BYTE, 0, comm), "MPI_Bcast");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibcast(static_cast<char*>(bytes) + offset, piece, MPI_BYTE, 0, comm, &request), "MPI_Ibcast");
+    train::wait(comm, request, "broadcast of a file");
   });
 }
 
 void send_bytes(MPI_Comm comm, const void* bytes, Index count) {
   in_pieces(count, [&](Index offset, int piece) {
-    check_mpi(MPI_Send(static_cast<const char*>(bytes) + offset, piece, MPI_BYTE, 0, kRowsTag, comm), "MPI_Send");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Isend(static_cast<const char*>(bytes) + offset, piece, MPI_BYTE, 0, kRowsTag, comm, &request),
+              "MPI_Isend");
+    train::wait(comm, request, "rows on their way to rank 0");
   });
 }
 
@@ -116,7 +122,9 @@ std::optional<Failure> receive_and_write(MPI_Comm comm, OutputFolder& folder, co
     const Index bytes = array.rows_of_ranks[static_cast<std::size_t>(source)] * bytes_per_row;
     in_pieces(bytes, [&](Index, int count) {
       if (piece.size() < static_cast<std::size_t>(count)) piece.resize(static_cast<std::size_t>(count));
-      check_mpi(MPI_Recv(piece.data(), count, MPI_BYTE, source, kRowsTag, comm, MPI_STATUS_IGNORE), "MPI_Recv");
+      MPI_Request request = MPI_REQUEST_NULL;
+      check_mpi(MPI_Irecv(piece.data(), count, MPI_BYTE, source, kRowsTag, comm, &request), "MPI_Irecv");
+      train::wait(comm, request, "rows on their way to rank 0");
       if (!failure) failure = failure_of([&] { folder.write(piece.data(), count); });
     });
   }

@@ -21,6 +21,7 @@
 #include "command.hpp"
 #include "derivation.hpp"
 #include "rounding_bound.hpp"
+#include "train/watched.hpp"
 #include "verify_bits.hpp"
 #include "verify_cases.hpp"
 #include "verify_layer.hpp"
@@ -82,7 +83,10 @@ class Comparison {
   Check agree(const std::string& batch, const std::string& what, MPI_Comm comm) const {
     std::vector<Place> all(static_cast<std::size_t>(size_of(comm)));
     constexpr int kCount = static_cast<int>(std::tuple_size_v<Place>);
-    check_mpi(MPI_Allgather(worst_.data(), kCount, MPI_DOUBLE, all.data(), kCount, MPI_DOUBLE, comm), "MPI_Allgather");
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Iallgather(worst_.data(), kCount, MPI_DOUBLE, all.data(), kCount, MPI_DOUBLE, comm, &request),
+              "MPI_Iallgather");
+    train::wait(comm, request, "the worst of all ranks");
     const Place& worst = *std::max_element(all.begin(), all.end());
     return {batch, what, place_text(worst), worst[1], worst[2], worst[0] >= 0.0 && worst[0] <= 1.0};
   }

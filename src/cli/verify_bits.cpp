@@ -10,6 +10,7 @@
 #include "shards.hpp"
 #include "syncbn/syncbn.hpp"
 #include "train/random.hpp"
+#include "train/watched.hpp"
 
 namespace syncbn::cli {
 namespace {
@@ -235,7 +236,9 @@ BitsLine run_way(const Way& way, std::uint64_t seed, Reduction reduction, MPI_Co
     result[1] = agree ? 1 : 0;
     check_mpi(MPI_Comm_free(&group), "MPI_Comm_free");
   }
-  check_mpi(MPI_Bcast(result.data(), 2, MPI_UINT64_T, 0, comm), "MPI_Bcast");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibcast(result.data(), 2, MPI_UINT64_T, 0, comm, &request), "MPI_Ibcast");
+  train::wait(comm, request, "hash of a run");
   return {way.samples, way.ranks, way.threads, result[0], result[1] != 0};
 }
 

@@ -7,6 +7,7 @@
 
 #include "agree.hpp"
 #include "syncbn/syncbn.hpp"
+#include "train/watched.hpp"
 
 namespace syncbn::cli {
 namespace {
@@ -114,7 +115,9 @@ class Shard {
 
 double sum_over_ranks(double mine, MPI_Comm comm) {
   double total = 0.0;
-  check_mpi(MPI_Allreduce(&mine, &total, 1, MPI_DOUBLE, MPI_SUM, comm), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(&mine, &total, 1, MPI_DOUBLE, MPI_SUM, comm, &request), "MPI_Iallreduce");
+  train::wait(comm, request, "sum of a loss");
   return total;
 }
 

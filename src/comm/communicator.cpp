@@ -167,6 +167,8 @@ int Communicator::size() const noexcept { return group_->size(); }
 
 int Communicator::join() { return group_->join(); }
 
+void Communicator::still_here() const { group_->watch().say_alive(); }
+
 void Communicator::wait(MPI_Request& request, const std::string& what) const {
   RequestAwaited awaited(request, what);
   group_->watch().throw_if_failed();

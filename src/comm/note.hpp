@@ -15,6 +15,7 @@ struct Note {
   enum class Kind : std::int32_t {
     waiting,  ///< Somebody's deadline has passed; the text says where the sender waits. Who gets it and waits, too, answers.
     verdict,  ///< The group has failed: code and text of the error.
+    alive,    ///< The sender is busy, but there.
     left,     ///< An exception has destroyed the sender's side of `channel` after `rounds` rounds; text says which.
   };
 

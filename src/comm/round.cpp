@@ -145,9 +145,9 @@ void Rounds::fetch_problem_of(int rank_with_problem) {
 }
 
 void Rounds::throw_problem_of(int rank_with_problem) const {
-  throw_error(static_cast<ErrorCode>(wire_->code), std::string(wire_->text) + " (rank " +
-                                                       std::to_string(rank_with_problem) + " of " +
-                                                       std::to_string(size()) + ")");
+  throw_error(
+      static_cast<ErrorCode>(wire_->code),
+      std::string(wire_->text) + " (rank " + std::to_string(rank_with_problem) + " of " + std::to_string(size()) + ")");
 }
 
 void Rounds::throw_out_of_step(const MessageHeader& header) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <thread>
 #include <utility>
 
 #include <sched.h>
@@ -15,6 +16,8 @@ using Seconds = std::chrono::duration<double>;
 constexpr int kMissesBeforeYield = 20;
 constexpr int kCommittee = 16;  // ranks that may give the verdict: few, so that an inquiry of n ranks is 32 n notes
 constexpr double kListenEvery = 0.001;   // seconds
+constexpr double kPatience = 0.1;        // seconds of polling
+constexpr double kAliveEvery = 1.0;      // seconds
 constexpr double kAnswersWithin = 0.5;   // a rank that waits looks at its notes every millisecond
 constexpr double kVerdictWithin = 0.35;  // of a lower member of the committee, after that
 
@@ -64,12 +67,17 @@ void Watch::wait_unguarded(Awaited& awaited) {
     if (Seconds(now - listened).count() > kListenEvery) {
       listened = now;
       listen(awaited);
+      if (take_alive()) begin = now;
     }
     if (Seconds(now - begin).count() > deadline_) {
       const std::lock_guard lock(mutex_);
       inquire(awaited, {});
     }
-    sched_yield();
+    if (Seconds(now - begin).count() < kPatience) {
+      sched_yield();
+    } else {  // the others are busy: leave them the cores
+      std::this_thread::sleep_for(std::chrono::microseconds(500));
+    }
   }
   // Who comes too late finds the others' messages waiting, and their verdict, too.
   listen(awaited);
@@ -93,6 +101,9 @@ void Watch::sort_note(const Note& note, Places& places) {
       return;
     case Note::Kind::verdict:
       accept_verdict(note.code, note.text);
+      return;
+    case Note::Kind::alive:
+      has_heard_alive_ = true;
       return;
     case Note::Kind::left:
       left_.push_back(note);
@@ -207,6 +218,19 @@ void Watch::fail_all(ErrorCode code, const std::string& text) {
     accept_verdict(code, verdict.text);
   }
   throw_failure();
+}
+
+bool Watch::take_alive() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(has_heard_alive_, false);
+}
+
+void Watch::say_alive() {
+  const std::lock_guard lock(mutex_);
+  const Clock::time_point now = Clock::now();
+  if (transport_.size() == 1 || has_failed() || Seconds(now - said_alive_).count() < kAliveEvery) return;
+  said_alive_ = now;
+  post_to_all(Note(Note::Kind::alive, transport_.rank(), ""));
 }
 
 void Watch::say_left(std::int32_t channel, std::int64_t rounds, const std::string& who) noexcept {

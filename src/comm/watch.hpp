@@ -62,6 +62,9 @@ class Watch {
   /// This rank will take part in no further round of a channel: an exception has destroyed its owner.
   void say_left(std::int32_t channel, std::int64_t rounds, const std::string& who) noexcept;
 
+  /// Tells ranks that wait for this one that it is busy: their deadlines start again. At most a note a second is sent to each.
+  void say_alive();
+
   double deadline() const noexcept { return deadline_; }
 
  private:
@@ -71,6 +74,7 @@ class Watch {
   std::string words_for(const Awaited& at, const Error& error) const;
   void listen(const Awaited& awaited);
   void wait_unguarded(Awaited& awaited);
+  bool take_alive();
   void check_left(const Awaited& awaited);
   void sort_note(const Note& note, Places& places);
   [[noreturn]] void inquire(const Awaited& awaited, Places places);
@@ -88,6 +92,8 @@ class Watch {
   std::string text_;
   bool is_new_ = false;  // the failure has not been thrown yet
   std::vector<Note> left_;
+  bool has_heard_alive_ = false;
+  Clock::time_point said_alive_{};
 };
 
 }  // namespace syncbn::comm

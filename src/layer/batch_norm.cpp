@@ -72,8 +72,8 @@ BatchNorm::Impl::Impl(const BatchNormOptions& layer_options, const Communicator&
   }
   layer::check_contract(options, communicator.group(), problem);
   const auto describe = [this](const comm::RoundKey& key) {
-    const auto pass = static_cast<Pass>(key.pass);
-    return layer::where(options, layer::name_of(pass));
+    if (key.is_any_pass()) return layer::where(options);
+    return layer::where(options, layer::name_of(static_cast<Pass>(key.pass)));
   };
   rounds_.emplace(communicator.group(), describe, this);
   rounds_->message() = std::move(message);

@@ -112,6 +112,7 @@ std::optional<Problem> check_pair(const Place& place, const char* name_a, const 
 }  // namespace
 
 std::string where(const std::string& name, const char* pass) { return "[BatchNorm '" + name + "' " + pass + "]"; }
+std::string where(const BatchNormOptions& options) { return "[BatchNorm '" + options.name + "']"; }
 std::string where(const BatchNormOptions& options, const char* pass) { return where(options.name, pass); }
 
 std::optional<Problem> check_options(const BatchNormOptions& options) {

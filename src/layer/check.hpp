@@ -13,6 +13,7 @@ namespace syncbn::layer {
 using comm::Problem;
 
 /// "[BatchNorm 'conv1.bn' forward]"
+std::string where(const BatchNormOptions& options);
 std::string where(const BatchNormOptions& options, const char* pass);
 std::string where(const std::string& name, const char* pass);
 

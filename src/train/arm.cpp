@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "arm.hpp"
 
+#include <algorithm>
 #include <charconv>
+#include <climits>
 
 #include "collectives.hpp"
 #include "errors.hpp"
 #include "syncbn/error.hpp"
+#include "watched.hpp"
 
 namespace syncbn::train {
-
-namespace {
-
-/// Blocks of `group_size` consecutive ranks; the last one may be smaller.
-Communicator group_of(MPI_Comm comm, Index group_size) {
-  const int rank = rank_of(comm);
-  MPI_Comm group = MPI_COMM_NULL;
-  if (MPI_Comm_split(comm, static_cast<int>(rank / group_size), rank, &group) != MPI_SUCCESS) {
-    throw MpiError("[trainer] MPI_Comm_split failed");
-  }
-  Communicator communicator(group);  // keeps a duplicate
-  MPI_Comm_free(&group);
-  return communicator;
-}
-
-}  // namespace
 
 Arm Arm::parse(const std::string& text) {
   if (text == "single") return {Kind::single, 0};
@@ -57,8 +44,10 @@ ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm)
     : trainers_(arm.kind == Arm::Kind::single ? MPI_COMM_SELF : comm),
       rank_(rank_of(trainers_)),
       size_(size_of(trainers_)) {
-  if (arm.kind == Arm::Kind::sync) norm_group_ = Communicator(comm);
-  if (arm.kind == Arm::Kind::group) norm_group_ = group_of(comm, arm.group_size);
+  if (arm.kind == Arm::Kind::sync) norm_group_ = communicator_over(comm);
+  if (arm.kind == Arm::Kind::group) {
+    norm_group_ = Communicator::groups_of(static_cast<int>(std::min<Index>(arm.group_size, INT_MAX)), comm);
+  }
   if (norm_group_.size() < size_) gradients_ = ParameterGradients::local;
 }
 

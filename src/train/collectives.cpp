@@ -3,15 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <limits>
 #include <new>
-#include <thread>
-
-#include <sched.h>
 
 #include "errors.hpp"
 #include "syncbn/error.hpp"
+#include "watched.hpp"
 
 namespace syncbn::train {
 
@@ -25,24 +22,6 @@ void check(int code, const char* function) {
   throw MpiError(std::string("[trainer] ") + function + " failed: " + text.data());
 }
 
-enum class Patience { spin, sleep };
-
-/// Polls instead of blocking: with more ranks than cores, a library that spins inside a blocking call would keep the
-/// core from the rank that everybody waits for.
-void wait(MPI_Request& request, Patience patience, const char* function) {
-  int done = 0;
-  for (int misses = 0;; ++misses) {
-    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), function);
-    if (done) return;
-    if (misses < 20) continue;
-    if (patience == Patience::sleep && misses > 200) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    } else {
-      sched_yield();
-    }
-  }
-}
-
 template <class T>
 void all_reduce(MPI_Comm comm, T* values, Index count, MPI_Datatype type) {
   constexpr Index kChunk = Index{1} << 27;  // counts are int
@@ -51,7 +30,7 @@ void all_reduce(MPI_Comm comm, T* values, Index count, MPI_Datatype type) {
     check(MPI_Iallreduce(MPI_IN_PLACE, values + first, static_cast<int>(std::min(kChunk, count - first)), type, MPI_SUM,
                          comm, &request),
           "MPI_Iallreduce");
-    wait(request, Patience::spin, "MPI_Iallreduce");
+    wait(comm, request, "sum over ranks");
   }
 }
 
@@ -103,7 +82,7 @@ void agree(MPI_Comm comm, Failure failure) {
   int first = failure.kind == Failure::kNone ? std::numeric_limits<int>::max() : rank;
   MPI_Request request = MPI_REQUEST_NULL;
   check(MPI_Iallreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm, &request), "MPI_Iallreduce");
-  wait(request, Patience::sleep, "MPI_Iallreduce");
+  wait(comm, request, "agreement of ranks");
   if (first == std::numeric_limits<int>::max()) return;
 
   constexpr std::size_t kTextBytes = 2000;
@@ -115,7 +94,8 @@ void agree(MPI_Comm comm, Failure failure) {
     message.kind = failure.kind;
     std::copy_n(failure.text.begin(), std::min(failure.text.size(), kTextBytes - 1), message.text.begin());
   }
-  check(MPI_Bcast(&message, sizeof(message), MPI_BYTE, first, comm), "MPI_Bcast");
+  check(MPI_Ibcast(&message, sizeof(message), MPI_BYTE, first, comm, &request), "MPI_Ibcast");
+  wait(comm, request, "agreement of ranks");
   rethrow({message.kind, message.text.data()});
 }
 
@@ -144,7 +124,7 @@ void broadcast_bytes(MPI_Comm comm, void* data, Index bytes) {
     check(MPI_Ibcast(static_cast<char*>(data) + first, static_cast<int>(std::min(kChunk, bytes - first)), MPI_BYTE, 0,
                      comm, &request),
           "MPI_Ibcast");
-    wait(request, Patience::spin, "MPI_Ibcast");
+    wait(comm, request, "broadcast");
   }
 }
 

@@ -40,7 +40,7 @@ void broadcast(MPI_Comm comm, std::vector<T, A>& values) {
 }
 
 /// Runs `work` on all ranks, then agrees: if it threw on any rank, the error of the first such rank is thrown on all.
-/// `work` must not communicate over `comm`. Ranks that are done sleep while they wait, so the others have the cores.
+/// `work` must not communicate over `comm`; if it takes long it should say still_here() (watched.hpp).
 /// Collective: two small messages.
 void all_or_nothing(MPI_Comm comm, const std::function<void()>& work);
 

@@ -12,6 +12,7 @@
 #include "random.hpp"
 #include "syncbn/error.hpp"
 #include "training_step.hpp"
+#include "watched.hpp"
 
 namespace syncbn::train {
 
@@ -196,7 +197,12 @@ TrainingResult train(const DataSet& data, const TrainingOptions& options, const 
   check_options(options, data);
   TrainingResult result;
   if (arm.kind == Arm::Kind::single) {
-    on_first_rank(comm, [&] { result = run(data, options, ArmRanks(arm, comm), observer); });
+    Observer alone = observer;  // the others wait, for as long as it takes
+    alone.on_step = [&](const StepRecord& record) {
+      still_here(comm);
+      observer.on_step(record);
+    };
+    on_first_rank(comm, [&] { result = run(data, options, ArmRanks(arm, comm), alone); });
   } else {
     result = run(data, options, ArmRanks(arm, comm), observer);
   }
