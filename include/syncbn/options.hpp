@@ -42,7 +42,7 @@ enum class NonFinitePolicy : std::int32_t {
 
 /// Must be equal on all ranks of the communicator (name included); the constructor checks it.
 struct BatchNormOptions {
-  Index num_features = 0;  ///< C; > 0.
+  Index num_features = 0;  ///< C; 1 to 2^24.
   double eps = 1e-5;  ///< Added to the variance; finite, >= 0. With 0, a channel of variance 0 gives y = beta, dx = 0.
 
   /// Weight of the newest batch in running_mean and running_var, in [0, 1]; nullopt: cumulative average of all batches.

@@ -46,6 +46,7 @@ class ReproducibleSum {
     Index sum = -1;            ///< In which of the sums.
   };
 
+  /// `size` sums, 1 to 2^40, all 0. Throws StateError, or std::bad_alloc.
   explicit ReproducibleSum(Index size = 1, Precision precision = Precision::bits72);
   ~ReproducibleSum();
   ReproducibleSum(const ReproducibleSum&);

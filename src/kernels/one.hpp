@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -43,10 +44,22 @@ Number relu(Number v) {
   return v < Number{0} ? Number{0} : v;
 }
 
+/// v as widening and narrowing leave it: a signaling NaN becomes a quiet one. (The compiler drops casts there and back.)
+template <class T>
+T quieted(T v) {
+  if constexpr (std::is_same_v<T, float>) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) bits |= 0x00400000u;
+    std::memcpy(&v, &bits, sizeof bits);
+  }
+  return v;
+}
+
 /// The gradient that passes a ReLU whose output was y.
 template <class T>
 T masked_by(T dy, T y) {
-  return static_cast<double>(y) <= 0.0 ? T{} : dy;
+  return static_cast<double>(y) <= 0.0 ? T{} : quieted(dy);
 }
 
 /// dx from x - mean, as BackwardCoefficients says.

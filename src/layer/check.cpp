@@ -115,6 +115,16 @@ std::string where(const std::string& name, const char* pass) { return "[BatchNor
 std::string where(const BatchNormOptions& options) { return "[BatchNorm '" + options.name + "']"; }
 std::string where(const BatchNormOptions& options, const char* pass) { return where(options.name, pass); }
 
+/// The option whose enumeration has no such value: of a caller that casts from numbers.
+static const char* unknown_choice(const BatchNormOptions& options) {
+  const auto is_one_of_two = [](auto choice) { return static_cast<int>(choice) == 0 || static_cast<int>(choice) == 1; };
+  if (!is_one_of_two(options.activation)) return "activation";
+  if (!is_one_of_two(options.reduction)) return "reduction";
+  if (!is_one_of_two(options.parameter_gradients)) return "parameter_gradients";
+  if (!is_one_of_two(options.non_finite)) return "non_finite";
+  return nullptr;
+}
+
 std::optional<Problem> check_options(const BatchNormOptions& options) {
   const auto problem = [&](const std::string& text) {
     return Problem{ErrorCode::option, where(options, "construction") + " " + text};
@@ -136,6 +146,9 @@ std::optional<Problem> check_options(const BatchNormOptions& options) {
   if (options.parameter_type != DataType::f32 && options.parameter_type != DataType::f64) {
     return problem(std::string("parameter_type is ") + name_of(options.parameter_type) +
                    ", it must be f32 (for f32, bf16 and f16 tensors) or f64");
+  }
+  if (const char* unknown = unknown_choice(options)) {
+    return problem(std::string(unknown) + " is a number that stands for nothing");
   }
   if (!kernels::chosen_isa().is_valid) {
     return problem(std::string("the environment variable SYNCBN_ISA is '") + std::getenv("SYNCBN_ISA") +

@@ -34,7 +34,13 @@ std::size_t words_of(std::size_t bytes) { return (bytes + 7) / 8; }
 class ReproducibleSum::Impl {
  public:
   Impl(Index sums, Precision chosen) : size(sums), precision(chosen) {
-    if (sums < 1) fail("size is " + std::to_string(sums) + ", it must be at least 1");
+    constexpr Index kMostSums = Index{1} << 40;
+    if (sums < 1 || sums > kMostSums) {
+      fail("size is " + std::to_string(sums) + ", it must be from 1 to " + std::to_string(kMostSums));
+    }
+    if (chosen != Precision::bits72 && chosen != Precision::bits146) {
+      fail("precision is " + std::to_string(static_cast<int>(chosen)) + ", it must be bits72 or bits146");
+    }
     storage.resize(words_of(statistics::block_bytes(size, bins())));
     clear();
   }
