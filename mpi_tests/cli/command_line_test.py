@@ -87,12 +87,13 @@ class CommandLine(unittest.TestCase):
     def test_info_describes_all_ranks(self):
         outcome = self.run_tool(["info", "--json"], environment={"OMP_NUM_THREADS": "1"})
         self.assertEqual(outcome.code, 0, outcome)
-        self.assertEqual(outcome.complaints, [], outcome)
+        self.assertEqual(len(outcome.complaints), RANKS > len(os.sched_getaffinity(0)), outcome)
         info = json.loads(outcome.stdout)
         self.assertEqual(info["ranks"], RANKS)
         self.assertEqual(len(info["per_rank"]), RANKS)
         self.assertEqual(sum(host["ranks"] for host in info["hosts"]), RANKS)
         self.assertTrue(all(rank["cores"] == len(os.sched_getaffinity(0)) for rank in info["per_rank"]), info)
+        self.assertTrue(all(rank["omp_num_threads"] == rank["openmp_threads"] == 1 for rank in info["per_rank"]), info)
         self.assertEqual(info["thread_level_asked"], info["thread_level_provided"])
         text = self.run_tool(["info"])
         self.assertEqual(text.code, 0, text)
@@ -104,7 +105,40 @@ class CommandLine(unittest.TestCase):
         outcome = self.run_tool(["info"], environment={"OMP_NUM_THREADS": str(cores + 1)})
         self.assertEqual(outcome.code, 0, outcome)
         self.assertEqual(len(outcome.complaints), RANKS, outcome)
-        self.assertIn(f"{cores + 1} threads on the {cores} cores", outcome.complaints[0])
+        self.assertIn(f"{cores + 1} threads on the {cores} core", outcome.complaints[0])
+
+    def info_with_threads_not_set(self, then=":"):
+        outcome = self.run_tool(["info", "--json"], shell_prefix=f"unset OMP_NUM_THREADS OMP_THREAD_LIMIT; {then}")
+        self.assertEqual(outcome.code, 0, outcome)
+        return outcome, json.loads(outcome.stdout)["per_rank"]
+
+    def test_info_without_omp_num_threads_counts_a_thread_for_each_core(self):
+        cores = len(os.sched_getaffinity(0))
+        outcome, ranks = self.info_with_threads_not_set()
+        for rank in ranks:
+            self.assertEqual((rank["omp_num_threads"], rank["openmp_threads"]), (None, cores), outcome)
+        self.assertEqual(len(outcome.complaints), RANKS > 1, outcome)
+        if RANKS > 1:
+            words = [f"the {RANKS} ranks on ", f" {RANKS * cores} OpenMP threads on the {cores} core"]
+            words.append(f"OMP_NUM_THREADS={cores // RANKS} " if RANKS <= cores else "start fewer")
+            for word in words:
+                self.assertIn(word, outcome.complaints[0])
+
+    def test_info_warns_of_ranks_that_are_bound_to_the_same_core(self):
+        core = min(os.sched_getaffinity(0))
+        outcome, ranks = self.info_with_threads_not_set(f"taskset -cp {core} $$ > /dev/null")
+        for rank in ranks:
+            self.assertEqual((rank["cores"], rank["openmp_threads"]), (1, 1), outcome)
+        self.assertEqual(len(outcome.complaints), RANKS > 1, outcome)
+        if RANKS > 1:
+            self.assertIn(f" {RANKS} OpenMP threads on the 1 core ", outcome.complaints[0])
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs 2 cores")
+    def test_info_is_content_with_a_core_for_each_of_two_ranks(self):
+        first, second = sorted(os.sched_getaffinity(0))[:2]
+        prefix = f"taskset -cp $(( ${{OMPI_COMM_WORLD_RANK:-0}} ? {second} : {first} )) $$ > /dev/null"
+        outcome = tool.run(["info"], ranks=2, shell_prefix=f"export OMP_NUM_THREADS=1; {prefix}")
+        self.assertEqual((outcome.code, outcome.complaints), (0, []), outcome)
 
     @unittest.skipIf(RANKS > 1, "the launcher's stdout is a pipe")
     def test_full_stdout_is_a_failure(self):

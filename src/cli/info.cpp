@@ -13,6 +13,9 @@
 #include <nlohmann/json.hpp>
 #include <sched.h>
 #include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "agree.hpp"
 #include "command.hpp"
@@ -29,14 +32,20 @@ struct RankFacts {
   char host[64];
   int rank_on_host;
   int ranks_on_host;
-  int cores;    ///< Logical cores that it may run on.
-  int threads;  ///< OMP_NUM_THREADS; 0 if that is not set.
+  int first_on_host;    ///< The lowest rank of its host: hosts may have the same name.
+  cpu_set_t core_set;   ///< Logical cores that it may run on; none if there are too many for this type.
+  int cores;            ///< How many.
+  int omp_num_threads;  ///< What OMP_NUM_THREADS says; 0 if that is not set.
+  int threads;          ///< What an OpenMP loop takes: without OMP_NUM_THREADS one for each of its cores.
 };
 
-int cores_allowed() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
+/// OpenMP's own answer: OMP_NUM_THREADS may be a list or nonsense, and there are OMP_THREAD_LIMIT and others.
+int openmp_threads() {
+#ifdef _OPENMP
+  return std::min(omp_get_max_threads(), omp_get_thread_limit());
+#else
+  return 1;
+#endif
 }
 
 RankFacts own_facts(MPI_Comm comm) {
@@ -46,10 +55,14 @@ RankFacts own_facts(MPI_Comm comm) {
   check_mpi(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &on_host), "MPI_Comm_split_type");
   facts.rank_on_host = rank_of(on_host);
   facts.ranks_on_host = size_of(on_host);
+  facts.first_on_host = rank_of(comm);
+  check_mpi(MPI_Bcast(&facts.first_on_host, 1, MPI_INT, 0, on_host), "MPI_Bcast");
   check_mpi(MPI_Comm_free(&on_host), "MPI_Comm_free");
-  facts.cores = cores_allowed();
+  CPU_ZERO(&facts.core_set);
+  if (sched_getaffinity(0, sizeof facts.core_set, &facts.core_set) == 0) facts.cores = CPU_COUNT(&facts.core_set);
   const char* threads = std::getenv("OMP_NUM_THREADS");
-  facts.threads = threads == nullptr ? 0 : std::atoi(threads);
+  facts.omp_num_threads = threads == nullptr ? 0 : std::atoi(threads);
+  facts.threads = openmp_threads();
   return facts;
 }
 
@@ -129,10 +142,16 @@ Json json_of(const std::vector<RankFacts>& ranks) {
   }
   for (const RankFacts& rank : ranks) {
     Json line{{"host", rank.host}, {"cores", rank.cores}, {"omp_num_threads", nullptr}};
-    if (rank.threads > 0) line["omp_num_threads"] = rank.threads;
+    if (rank.omp_num_threads > 0) line["omp_num_threads"] = rank.omp_num_threads;
+    line["openmp_threads"] = rank.threads;
     json["per_rank"].push_back(line);
   }
   return json;
+}
+
+/// "1 core", "2 cores".
+std::string counted(int count, const char* thing) {
+  return std::to_string(count) + " " + thing + (count == 1 ? "" : "s");
 }
 
 std::string words(const Json& list) {
@@ -155,16 +174,54 @@ void print_text(const Json& json) {
   std::size_t rank = 0;
   for (const auto& facts : json["per_rank"]) {
     const Json& threads = facts["omp_num_threads"];
-    line("bound to          ", "rank " + std::to_string(rank++) + ": " + facts["cores"].dump() +
-                                   " cores, OMP_NUM_THREADS " + (threads.is_null() ? "not set" : threads.dump()));
+    const std::string taken = counted(facts["openmp_threads"].get<int>(), "thread");
+    line("bound to          ", "rank " + std::to_string(rank++) + ": " + counted(facts["cores"].get<int>(), "core") +
+                                   ", OMP_NUM_THREADS " + (threads.is_null() ? "not set: " + taken : threads.dump()));
   }
 }
 
-void warn(const std::vector<RankFacts>& ranks) {
+/// A rank that is bound to fewer cores than it has threads. Returns whether there is one on `host`, a first_on_host.
+bool warn_of_bound_ranks(const std::vector<RankFacts>& ranks, int host) {
+  bool found = false;
   for (std::size_t r = 0; r < ranks.size(); ++r) {
-    if (ranks[r].cores == 0 || ranks[r].threads <= ranks[r].cores) continue;
-    std::cerr << "syncbn info: rank " << r << " runs " << ranks[r].threads << " threads on the " << ranks[r].cores
-              << " cores that it is bound to; lower OMP_NUM_THREADS, or start with mpirun --bind-to none\n";
+    if (ranks[r].first_on_host != host || ranks[r].cores == 0 || ranks[r].threads <= ranks[r].cores) continue;
+    found = true;
+    std::cerr << "syncbn info: rank " << r << " runs " << counted(ranks[r].threads, "thread") << " on the "
+              << counted(ranks[r].cores, "core")
+              << " that it is bound to; lower OMP_NUM_THREADS, or start with mpirun --bind-to none\n";
+  }
+  return found;
+}
+
+/// Ranks of one host that have more threads together than cores.
+void warn_of_shared_cores(const std::vector<RankFacts>& ranks, int host) {
+  const RankFacts& first = ranks[static_cast<std::size_t>(host)];
+  cpu_set_t together;
+  CPU_ZERO(&together);
+  int threads = 0;
+  for (const RankFacts& rank : ranks) {
+    if (rank.first_on_host != host) continue;
+    if (rank.cores == 0) return;
+    CPU_OR(&together, &together, &rank.core_set);
+    threads += rank.threads;
+  }
+  const int cores = CPU_COUNT(&together);
+  if (threads <= cores) return;
+  std::cerr << "syncbn info: the " << first.ranks_on_host << " ranks on " << first.host << " may run "
+            << counted(threads, "OpenMP thread") << " on the " << counted(cores, "core") << " that they share; ";
+  if (first.ranks_on_host <= cores) {
+    std::cerr << "set OMP_NUM_THREADS=" << cores / first.ranks_on_host << " or lower";
+  } else {
+    std::cerr << "start fewer, bind them to other cores, or let waiting ones yield (mpi_yield_when_idle in Open MPI)";
+  }
+  std::cerr << '\n';
+}
+
+void warn(const std::vector<RankFacts>& ranks) {
+  for (const RankFacts& rank : ranks) {
+    if (rank.rank_on_host != 0) continue;
+    // A rank that has too few cores of its own is what to mend first.
+    if (!warn_of_bound_ranks(ranks, rank.first_on_host)) warn_of_shared_cores(ranks, rank.first_on_host);
   }
 }
 
