@@ -8,7 +8,8 @@ SYNCBN_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 # What the library and the program need, and what the tests need besides (Debian names).
 SYNCBN_BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin
   libeigen3-dev libhwy-dev libcli11-dev nlohmann-json3-dev zlib1g-dev)
-SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy)
+SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy
+  iproute2 util-linux)  # several hosts on one machine, scripts/hosts
 # Another MPI library and another compiler, for the tests that compare builds.
 SYNCBN_OTHER_BUILD_PACKAGES=(mpich libmpich-dev clang-14 libomp-14-dev)
 
