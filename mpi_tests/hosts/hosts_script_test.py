@@ -59,16 +59,17 @@ class HostsScript(unittest.TestCase):
         self.assertIn("is not Open MPI", done.stderr)
 
     def test_hosts_have_names_addresses_and_namespaces_of_their_own(self):
-        show = 'echo "$(hostname) $(readlink /proc/self/ns/net) $(readlink /proc/self/ns/uts)"; ip -br -4 address show eth0'
-        done = hosts.run(["bash", "-c", show], hosts=3, ranks_per_host=1)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        lines = [line.split() for line in done.stdout.splitlines()]
-        about_hosts = [words for words in lines if words[0].startswith("node")]
-        self.assertEqual(sorted(words[0] for words in about_hosts), ["node1", "node2", "node3"])
-        self.assertEqual(len({words[1] for words in about_hosts} | {own_namespaces()["net"]}), 4)
-        self.assertEqual(len({words[2] for words in about_hosts} | {own_namespaces()["uts"]}), 4)
-        addresses = [words[2] for words in lines if words[0].startswith("eth0")]
-        self.assertEqual(sorted(addresses), [f"10.200.0.{host}/24" for host in (1, 2, 3)])
+        # In a file for each host: mpirun may mix what ranks print.
+        show = 'cd "$1" && { readlink /proc/self/ns/net /proc/self/ns/uts; ip -br -4 address show eth0; } > "$(hostname)"'
+        with tempfile.TemporaryDirectory() as folder:
+            done = hosts.run(["bash", "-c", show, "show", folder], hosts=3, ranks_per_host=1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            said = {path.name: path.read_text().split() for path in pathlib.Path(folder).iterdir()}
+        self.assertEqual(sorted(said), ["node1", "node2", "node3"])
+        self.assertEqual(len({words[0] for words in said.values()} | {own_namespaces()["net"]}), 4)
+        self.assertEqual(len({words[1] for words in said.values()} | {own_namespaces()["uts"]}), 4)
+        for name, words in said.items():
+            self.assertIn(f"10.200.0.{name[-1]}/24", words)
 
     def test_exit_code_is_that_of_the_program(self):
         self.assertEqual(hosts.run(["bash", "-c", "exit 7"], hosts=2, ranks_per_host=1).returncode, 7)
