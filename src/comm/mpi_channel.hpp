@@ -20,7 +20,7 @@ namespace syncbn::comm {
 class MpiChannel final : public Channel {
  public:
   /// Starts to duplicate `parent`. Collective.
-  MpiChannel(MPI_Comm parent, int size);
+  MpiChannel(MPI_Comm parent, int rank, int size);
   ~MpiChannel() override;
 
   void start_merge(std::byte* message, std::size_t bytes, Merge merge, Exchange exchange) override;
@@ -47,6 +47,7 @@ class MpiChannel final : public Channel {
   MPI_Datatype message_type(std::size_t bytes, Merge merge);
   void merge_gathered();
 
+  int rank_;
   int size_;
   MPI_Comm comm_ = MPI_COMM_NULL;
   MPI_Op operation_ = MPI_OP_NULL;

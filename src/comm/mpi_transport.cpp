@@ -26,7 +26,7 @@ MpiTransport::MpiTransport(MPI_Comm comm) {
   if (comm == MPI_COMM_NULL) throw MpiError("[Communicator] the communicator is MPI_COMM_NULL");
   check(MPI_Comm_rank(comm, &rank_), "MPI_Comm_rank");
   size_ = size_of(comm);
-  base_ = std::make_unique<MpiChannel>(comm, size_);
+  base_ = std::make_unique<MpiChannel>(comm, rank_, size_);
 }
 
 MpiTransport::~MpiTransport() {
@@ -52,7 +52,7 @@ void MpiTransport::give_up() noexcept {
 
 std::unique_ptr<Channel> MpiTransport::open_channel() {
   check_mpi_is_running();
-  return std::make_unique<MpiChannel>(comm(), size_);
+  return std::make_unique<MpiChannel>(comm(), rank_, size_);
 }
 
 void MpiTransport::post(const Note& note, int to) {

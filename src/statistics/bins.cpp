@@ -116,16 +116,44 @@ void deposit(const BinsView& view, Index i, double value) {
   }
 }
 
+namespace {
+
+/// a + b; wraps, defined, if there are too many deposits: that is found out later.
+std::int64_t wrapping_sum(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
+void merge_one(const BinsView& to, const BinsView& from, Index i) {
+  to.nonfinite[i] |= from.nonfinite[i];
+  if (from.top[i] == kNoWindow) return;
+  raise_window(to, i, from.top[i]);
+  const int lag = to.top[i] - from.top[i];
+  for (int k = lag; k < to.bins; ++k) {
+    std::int64_t& bin = bin_of(to, k, i);
+    bin = wrapping_sum(bin, bin_of(from, k - lag, i));
+  }
+}
+
+/// Accumulators [begin, end) whose windows are the same on both sides, or closed: their bins are zero.
+void merge_aligned(const BinsView& a, const BinsView& b, Index begin, Index end) {
+  for (int k = 0; k < a.bins; ++k) {
+    std::int64_t* to = a.bin + k * a.size;
+    const std::int64_t* from = b.bin + k * b.size;
+    for (Index i = begin; i < end; ++i) to[i] = wrapping_sum(to[i], from[i]);
+  }
+  for (Index i = begin; i < end; ++i) a.nonfinite[i] |= b.nonfinite[i];
+}
+
+}  // namespace
+
 void merge_bins(const BinsView& a, const BinsView& b) {
-  for (Index i = 0; i < a.size; ++i) {
-    a.nonfinite[i] |= b.nonfinite[i];
-    if (b.top[i] == kNoWindow) continue;
-    raise_window(a, i, b.top[i]);
-    const int lag = a.top[i] - b.top[i];
-    for (int k = lag; k < a.bins; ++k) {  // wraps, defined, if there are too many deposits: that is found out later
-      std::int64_t& bin = bin_of(a, k, i);
-      bin = static_cast<std::int64_t>(static_cast<std::uint64_t>(bin) +
-                                      static_cast<std::uint64_t>(bin_of(b, k - lag, i)));
+  constexpr Index kBlock = 64;
+  for (Index begin = 0; begin < a.size; begin += kBlock) {
+    const Index end = std::min(begin + kBlock, a.size);
+    if (std::equal(a.top + begin, a.top + end, b.top + begin)) {  // as it is where ranks have data alike
+      merge_aligned(a, b, begin, end);
+    } else {
+      for (Index i = begin; i < end; ++i) merge_one(a, b, i);
     }
   }
 }
