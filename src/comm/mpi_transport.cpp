@@ -56,6 +56,7 @@ std::unique_ptr<Channel> MpiTransport::open_channel() {
 }
 
 void MpiTransport::post(const Note& note, int to) {
+  check_mpi_is_running();  // a late error has notes for the others, too
   posted_.push_back({std::make_unique<Note>(note), MPI_REQUEST_NULL});
   Posted& sent = posted_.back();
   check(MPI_Isend(sent.note.get(), sizeof(Note), MPI_BYTE, to, kNoteTag, comm(), &sent.request), "MPI_Isend");
