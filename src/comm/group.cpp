@@ -42,16 +42,16 @@ const char* exchange_in(const std::byte* bytes) {
   return "unknown";
 }
 
-/// What is in flight on a channel that has no Rounds.
+/// What is in flight on a channel that has no Rounds; nullptr: on one that is being made.
 class ChannelAwaited final : public Awaited {
  public:
-  ChannelAwaited(Channel& channel, const std::string& place) : channel_(channel), place_(place) {}
-  bool test() override { return channel_.test(); }
+  ChannelAwaited(Channel* channel, const std::string& place) : channel_(channel), place_(place) {}
+  bool test() override { return channel_ == nullptr || channel_->test(); }
   std::string place() const override { return place_; }
   bool needs(std::int32_t, std::int64_t) const override { return false; }
 
  private:
-  Channel& channel_;
+  Channel* channel_;
   const std::string& place_;
 };
 
@@ -163,7 +163,7 @@ std::optional<Group::Disagreement> Group::pledge(OwnPass pass, const void* mine,
 }
 
 void Group::wait_for(std::unique_ptr<Channel>& channel, const std::string& place) {
-  ChannelAwaited opening(*channel, place);
+  ChannelAwaited opening(channel.get(), place);
   try {
     watch_.wait(opening);
   } catch (...) {
@@ -175,7 +175,8 @@ void Group::wait_for(std::unique_ptr<Channel>& channel, const std::string& place
 
 std::unique_ptr<Channel> Group::open_channel(const std::string& place) {
   watch_.throw_if_failed();
-  std::unique_ptr<Channel> channel = transport_->open_channel();
+  const ChannelAwaited making(nullptr, place);
+  std::unique_ptr<Channel> channel = watch_.call(making, [&] { return transport_->open_channel(); });
   wait_for(channel, place);
   return channel;
 }
@@ -186,7 +187,7 @@ void Group::merge(std::byte* data, std::size_t bytes, Merge merge_data, Exchange
                     8);  // a copy of our own: the caller's memory need not live as long as a lost operation
   auto* copy = reinterpret_cast<std::byte*>(bulk_data_.data());
   std::memcpy(copy, data, bytes);
-  ChannelAwaited awaited(*bulk_, place);
+  ChannelAwaited awaited(bulk_.get(), place);
   watch_.throw_if_failed();
   watch_.call(awaited, [&] { bulk_->start_merge(copy, bytes, merge_data, exchange); });
   watch_.wait(awaited);
