@@ -114,8 +114,11 @@ void Watch::sort_note(const Note& note, Places& places) {
 void Watch::check_left(const Awaited& awaited) {
   for (const Note& note : left_) {
     if (!awaited.needs(note.channel, note.rounds)) continue;
-    // The same words on every rank: those of the rank that left.
-    accept_verdict(ErrorCode::mismatch, note.text);
+    // The same words on every rank: those of the rank that left. Ranks that wait for something else get them from here.
+    Note verdict(Note::Kind::verdict, transport_.rank(), note.text);
+    verdict.code = ErrorCode::mismatch;
+    if (transport_.rank() < kCommittee) post_to_all(verdict);
+    accept_verdict(verdict.code, verdict.text);
     throw_failure();
   }
 }
@@ -134,6 +137,7 @@ void Watch::inquire(const Awaited& awaited, Places places) {
   const bool is_lowest = rank < kCommittee && places.begin()->first == rank;
   if (!has_failed() && !is_lowest) collect(places, kVerdictWithin);
   if (!has_failed()) {
+    check_left(awaited);  // who has found that out already has not answered
     const Note verdict = verdict_on(places);
     post_to_all(verdict);
     accept_verdict(verdict.code, verdict.text);
