@@ -24,7 +24,8 @@ struct Note {
   ErrorCode code = ErrorCode::none;
   std::int32_t channel = 0;
   std::int64_t rounds = 0;
-  char text[488] = {};
+  double deadline = 0;  ///< The sender's, in seconds; of waiting.
+  char text[480] = {};
 
   Note() = default;
   Note(Kind kind_of_note, int sender, const std::string& words) : kind(kind_of_note), from(sender) {

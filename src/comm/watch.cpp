@@ -97,7 +97,7 @@ void Watch::listen(const Awaited& awaited) {
 void Watch::sort_note(const Note& note, Places& places) {
   switch (note.kind) {
     case Note::Kind::waiting:
-      places[note.from] = note.text;
+      places[note.from] = {note.text, note.deadline};
       return;
     case Note::Kind::verdict:
       accept_verdict(note.code, note.text);
@@ -127,8 +127,9 @@ void Watch::check_left(const Awaited& awaited) {
 void Watch::inquire(const Awaited& awaited, Places places) {
   const int rank = transport_.rank();
   const std::string place = awaited.place();
-  places[rank] = place;
-  const Note mine(Note::Kind::waiting, rank, place);
+  places[rank] = {place, deadline_};
+  Note mine(Note::Kind::waiting, rank, place);
+  mine.deadline = deadline_;
   const int asked = rank < kCommittee ? transport_.size() : std::min(kCommittee, transport_.size());
   for (int other = 0; other < asked; ++other) {
     if (other != rank) transport_.post(mine, other);
@@ -164,19 +165,22 @@ Note Watch::verdict_on(const Places& places) const {
   for (int rank = 0; rank < size; ++rank) {
     if (places.find(rank) == places.end()) missing.push_back(rank);
   }
-  const auto& [first, place] = *places.begin();
-  const auto other = std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.second != place; });
-  const std::string limit = " within the deadline of " + number(deadline_) + " s";
+  const int first = places.begin()->first;
+  const std::string& place = places.begin()->second.text;
+  const auto other = std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.second.text != place; });
+  const auto shortest = std::min_element(
+      places.begin(), places.end(), [](const auto& a, const auto& b) { return a.second.deadline < b.second.deadline; });
+  const std::string limit = " within the deadline of " + number(shortest->second.deadline) + " s";
   ErrorCode code = ErrorCode::timeout;
   std::string text;
   if (!missing.empty()) {
     text =
         place + ": " + ranks_of(missing, size) + (missing.size() == 1 ? " is" : " are") + " missing: no answer" + limit;
-    if (other != places.end()) text += "; rank " + std::to_string(other->first) + " is in " + other->second;
+    if (other != places.end()) text += "; rank " + std::to_string(other->first) + " is in " + other->second.text;
   } else if (other != places.end()) {
     code = ErrorCode::mismatch;
     text = "the ranks are out of step: " + rank_of(first, size) + " is in " + place + ", " +
-           rank_of(other->first, size) + " is in " + other->second;
+           rank_of(other->first, size) + " is in " + other->second.text;
   } else {
     text = place + ": all " + std::to_string(size) + " ranks are here, but were not" + limit;
   }

@@ -69,7 +69,11 @@ class Watch {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Places = std::map<int, std::string>;  // by rank
+  struct Place {
+    std::string text;
+    double deadline;  // that this rank waits for others, in seconds
+  };
+  using Places = std::map<int, Place>;  // by rank
 
   std::string words_for(const Awaited& at, const Error& error) const;
   void listen(const Awaited& awaited);
