@@ -100,6 +100,7 @@ class Group::OpenRounds final : public Awaited {
     return std::any_of(rounds_.begin(), rounds_.end(), [](Rounds* rounds) { return rounds->progress(); });
   }
   std::string place() const override { return "[Communicator join]"; }
+  bool fits_all() const override { return true; }
   bool needs(std::int32_t channel, std::int64_t rounds_of_leaver) const override {
     return std::any_of(rounds_.begin(), rounds_.end(),
                        [&](const Rounds* rounds) { return rounds->waits_for(channel, rounds_of_leaver); });

@@ -24,8 +24,9 @@ struct Note {
   ErrorCode code = ErrorCode::none;
   std::int32_t channel = 0;
   std::int64_t rounds = 0;
-  double deadline = 0;  ///< The sender's, in seconds; of waiting.
-  char text[480] = {};
+  double deadline = 0;        ///< The sender's, in seconds; of waiting.
+  std::int32_t fits_all = 0;  ///< Is the sender in step with whatever the others wait for? Of waiting.
+  char text[476] = {};
 
   Note() = default;
   Note(Kind kind_of_note, int sender, const std::string& words) : kind(kind_of_note), from(sender) {

@@ -97,7 +97,7 @@ void Watch::listen(const Awaited& awaited) {
 void Watch::sort_note(const Note& note, Places& places) {
   switch (note.kind) {
     case Note::Kind::waiting:
-      places[note.from] = {note.text, note.deadline};
+      places[note.from] = {note.text, note.deadline, note.fits_all != 0};
       return;
     case Note::Kind::verdict:
       accept_verdict(note.code, note.text);
@@ -127,9 +127,10 @@ void Watch::check_left(const Awaited& awaited) {
 void Watch::inquire(const Awaited& awaited, Places places) {
   const int rank = transport_.rank();
   const std::string place = awaited.place();
-  places[rank] = {place, deadline_};
+  places[rank] = {place, deadline_, awaited.fits_all()};
   Note mine(Note::Kind::waiting, rank, place);
   mine.deadline = deadline_;
+  mine.fits_all = awaited.fits_all();
   const int asked = rank < kCommittee ? transport_.size() : std::min(kCommittee, transport_.size());
   for (int other = 0; other < asked; ++other) {
     if (other != rank) transport_.post(mine, other);
@@ -165,9 +166,12 @@ Note Watch::verdict_on(const Places& places) const {
   for (int rank = 0; rank < size; ++rank) {
     if (places.find(rank) == places.end()) missing.push_back(rank);
   }
-  const int first = places.begin()->first;
-  const std::string& place = places.begin()->second.text;
-  const auto other = std::find_if(places.begin(), places.end(), [&](const auto& p) { return p.second.text != place; });
+  auto it = std::find_if(places.begin(), places.end(), [](const auto& p) { return !p.second.fits_all; });
+  if (it == places.end()) it = places.begin();
+  const int first = it->first;
+  const std::string& place = it->second.text;
+  const auto other =
+      std::find_if(it, places.end(), [&](const auto& p) { return p.second.text != place && !p.second.fits_all; });
   const auto shortest = std::min_element(
       places.begin(), places.end(), [](const auto& a, const auto& b) { return a.second.deadline < b.second.deadline; });
   const std::string limit = " within the deadline of " + number(shortest->second.deadline) + " s";

@@ -22,6 +22,8 @@ class Awaited {
   virtual std::string place() const = 0;
   /// If the channel's round number `rounds` (from 0) is what is awaited, a rank that left after fewer will not come.
   virtual bool needs(std::int32_t channel, std::int64_t rounds_of_leaver) const = 0;
+  /// True if this rank is in step with any others: it answers in whatever round they are.
+  virtual bool fits_all() const { return false; }
 
  protected:
   ~Awaited() = default;
@@ -72,6 +74,7 @@ class Watch {
   struct Place {
     std::string text;
     double deadline;  // that this rank waits for others, in seconds
+    bool fits_all;
   };
   using Places = std::map<int, Place>;  // by rank
 
