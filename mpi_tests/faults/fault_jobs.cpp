@@ -92,7 +92,7 @@ void add_gradients(Training& training, const std::string& what) {
 }
 
 void join(Training& training) {
-  training.note(0);
+  training.note_many();
   Communicator communicator = training.at(0).layer.communicator();
   communicator.join();
 }
@@ -322,6 +322,12 @@ const std::map<std::string, Put>& faults() {
        [](FaultJob& job) {
          if (job.is_guilty()) insert(job, forward_of(1), [](Training&) { stop(); });
          if (job.rank == job.lowest_other()) insert(job, forward_of(1), join);
+       }},
+      {"joined_too_long",
+       [](FaultJob& job) {
+         if (job.rank == job.lowest_other()) insert(job, forward_of(1), join);
+         if (!job.is_guilty()) return;
+         insert(job, forward_of(1), [&job](Training&) { sleep_for(job.deadline + 0.25); });
        }},
       {"gradients_missing",
        [](FaultJob& job) {

@@ -138,7 +138,9 @@ TABLE = [
     Fault("killed", None, [], survivors=[]),
     Fault("left", None, [], survivors=[]),
     Fault("stopped_while_joining", "timeout",
-          [f"{rank(GUILTY)} is missing: no answer within the deadline", "[Communicator join]"]),
+          missing("[Communicator join]" if RANKS == 2 else BN2)),
+    Fault("joined_too_long", "timeout", [BN2, f"all {RANKS} ranks are here, but were not within the deadline"],
+          survivors=ALL),
     Fault("gradients_missing", "timeout", missing("[gradients] step 1")),
     # MPI itself.
     Fault("mpi_error_all_gather", "mpi", [BN2, "[MPI_Iallgather]", f"({rank(GUILTY)})"], survivors=ALL, seconds=AT_ONCE),

@@ -71,6 +71,11 @@ void Training::note(int layer) {
   watch_.start();
 }
 
+void Training::note_many() {
+  before_.clear();
+  watch_.start();
+}
+
 void Training::forward(int layer) {
   note(layer);
   TrainedLayer& one = at(layer);
@@ -99,7 +104,9 @@ void Training::step() {
   for (int i = size(); i-- > 0;) backward(i);
 }
 
-bool Training::is_untouched() const { return layers_[static_cast<std::size_t>(last_)].state() == before_; }
+bool Training::is_untouched() const {
+  return before_.empty() || layers_[static_cast<std::size_t>(last_)].state() == before_;
+}
 
 std::vector<BatchNormOptions> three_layers() {
   std::vector<BatchNormOptions> all(3);

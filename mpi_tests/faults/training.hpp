@@ -51,6 +51,8 @@ class Training {
 
   /// A call of this layer's, or of another thing that is tried, begins now.
   void note(int layer);
+  /// The same of a call that serves several layers, and leaves what it has finished when it fails.
+  void note_many();
 
   TrainedLayer& at(int layer) { return layers_[static_cast<std::size_t>(layer)]; }
   int size() const { return static_cast<int>(layers_.size()); }
