@@ -34,6 +34,8 @@ Caught error_of(Call&& call) {
     return {ErrorCode::non_finite, e.what()};
   } catch (const MpiError& e) {
     return {ErrorCode::mpi, e.what()};
+  } catch (const TimeoutError& e) {
+    return {ErrorCode::timeout, e.what()};
   }
   return {};
 }
