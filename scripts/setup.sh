@@ -12,6 +12,8 @@ SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy
   iproute2 util-linux)  # several hosts on one machine, scripts/hosts
 # Another MPI library and another compiler, for the tests that compare builds.
 SYNCBN_OTHER_BUILD_PACKAGES=(mpich libmpich-dev clang-14 libomp-14-dev)
+# For the builds with sanitizers and the tests under valgrind: ThreadSanitizer's run-time library, OpenMP's events for it.
+SYNCBN_CHECKER_PACKAGES=(clang-14 libclang-rt-14-dev libomp-14-dev valgrind)
 
 # One line a step, on stderr: stdout belongs to the program.
 step() { printf '==> %s\n' "$*" >&2; }

@@ -9,6 +9,21 @@ target_compile_options(syncbn_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
   $<$<BOOL:${SYNCBN_WERROR}>:-Werror>)
 
+# A build that stops at the first invalid access, undefined operation, leak, or race. The options come behind those of the
+# build type, so it is always -O1: faults are found as they were written, in bearable time. To link with the library is
+# enough for a program to get what the sanitizer needs.
+if(SYNCBN_SANITIZE STREQUAL "address")
+  set(_syncbn_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined)
+elseif(SYNCBN_SANITIZE STREQUAL "thread")
+  set(_syncbn_sanitizers -fsanitize=thread)
+elseif(SYNCBN_SANITIZE)
+  message(FATAL_ERROR "SYNCBN_SANITIZE is \"${SYNCBN_SANITIZE}\", wanted address, thread or nothing")
+endif()
+if(SYNCBN_SANITIZE)
+  target_compile_options(syncbn_flags INTERFACE -O1 -g -fno-omit-frame-pointer ${_syncbn_sanitizers})
+  target_link_options(syncbn_flags INTERFACE ${_syncbn_sanitizers})
+endif()
+
 # MPI's C interface only: its old C++ bindings must not come in through mpi.h.
 add_library(syncbn_mpi INTERFACE)
 target_link_libraries(syncbn_mpi INTERFACE MPI::MPI_C)

@@ -7,8 +7,9 @@ set(SYNCBN_TEST_TIMEOUT_SCALE 1 CACHE STRING "Multiplies every test's timeout (s
 ProcessorCount(_syncbn_cores)
 set(SYNCBN_TEST_SUPPORT_DIR "${PROJECT_SOURCE_DIR}/mpi_tests/support")
 
-# Builds the programs of all tests with the label bits.
+# Build the programs of all tests with these labels. sanitize: what is run with a sanitizer where time is short.
 add_custom_target(syncbn_bits_tests)
+add_custom_target(syncbn_sanitize_tests)
 
 # The environment that Open MPI needs on a small machine or in a container; other MPI libraries ignore it.
 # More ranks than cores, none bound to a core, waiting ranks yield; an abort must end the job, not print stacks for ever.
@@ -18,10 +19,28 @@ set(SYNCBN_TEST_ENVIRONMENT
   OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_opal_signal=
   OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader OMP_WAIT_POLICY=passive GTEST_COLOR=no)
 
+# What the sanitizers are told. A fault ends the program with an exit code that is not 0. Open MPI's own leaks and races are
+# left out; the stack of an allocation is unwound by its tables, because MPI's libraries have no frame pointers. libarcher tells
+# ThreadSanitizer where OpenMP's threads wait for each other. SYNCBN_ISA: the kernels that are instrumented.
+set(_syncbn_suppressions "${PROJECT_SOURCE_DIR}/scripts/sanitizers")
+if(SYNCBN_SANITIZE STREQUAL "address")
+  list(APPEND SYNCBN_TEST_ENVIRONMENT
+    "ASAN_OPTIONS=fast_unwind_on_malloc=0:detect_stack_use_after_return=1"
+    "UBSAN_OPTIONS=print_stacktrace=1"
+    "LSAN_OPTIONS=print_suppressions=0:suppressions='${_syncbn_suppressions}/leak.supp'")
+elseif(SYNCBN_SANITIZE STREQUAL "thread")
+  find_library(SYNCBN_ARCHER NAMES archer HINTS /usr/lib/llvm-14/lib DOC "OpenMP's events for ThreadSanitizer (libomp-14-dev)" REQUIRED)
+  list(APPEND SYNCBN_TEST_ENVIRONMENT
+    "TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions='${_syncbn_suppressions}/race.supp'"
+    "OMP_TOOL_LIBRARIES=${SYNCBN_ARCHER}" SYNCBN_ISA=scalar)
+endif()
+
 # mpirun and its options, without the number of ranks.
 execute_process(COMMAND "${MPIEXEC_EXECUTABLE}" --version OUTPUT_VARIABLE _syncbn_launcher ERROR_VARIABLE _syncbn_launcher)
 set(SYNCBN_MPIRUN "${MPIEXEC_EXECUTABLE}")
+set(SYNCBN_IS_OPEN_MPI FALSE)
 if(_syncbn_launcher MATCHES "Open MPI|OpenRTE")
+  set(SYNCBN_IS_OPEN_MPI TRUE)
   list(APPEND SYNCBN_MPIRUN --oversubscribe)
 endif()
 
@@ -96,9 +115,11 @@ function(syncbn_test)
     set(no_mpi NO_MPI)
   endif()
   syncbn_test_program(NAME ${arg_NAME} ${no_mpi} SOURCES ${arg_SOURCES} LIBRARIES ${arg_LIBRARIES})
-  if("bits" IN_LIST arg_LABELS)
-    add_dependencies(syncbn_bits_tests ${arg_NAME}_test)
-  endif()
+  foreach(label IN ITEMS bits sanitize)
+    if(label IN_LIST arg_LABELS)
+      add_dependencies(syncbn_${label}_tests ${arg_NAME}_test)
+    endif()
+  endforeach()
 
   set(check "${SYNCBN_TEST_SUPPORT_DIR}/check_verdict.sh")
   if(arg_NO_MPI)
