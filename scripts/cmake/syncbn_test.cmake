@@ -7,9 +7,11 @@ set(SYNCBN_TEST_TIMEOUT_SCALE 1 CACHE STRING "Multiplies every test's timeout (s
 ProcessorCount(_syncbn_cores)
 set(SYNCBN_TEST_SUPPORT_DIR "${PROJECT_SOURCE_DIR}/mpi_tests/support")
 
-# Build the programs of all tests with these labels. sanitize: what is run with a sanitizer where time is short.
+# Build the programs of all tests with these labels. asan, tsan: what is run in the builds with sanitizers where time is short;
+# tests without threads are not among tsan.
 add_custom_target(syncbn_bits_tests)
-add_custom_target(syncbn_sanitize_tests)
+add_custom_target(syncbn_asan_tests)
+add_custom_target(syncbn_tsan_tests)
 
 # The environment that Open MPI needs on a small machine or in a container; other MPI libraries ignore it.
 # More ranks than cores, none bound to a core, waiting ranks yield; an abort must end the job, not print stacks for ever.
@@ -115,7 +117,7 @@ function(syncbn_test)
     set(no_mpi NO_MPI)
   endif()
   syncbn_test_program(NAME ${arg_NAME} ${no_mpi} SOURCES ${arg_SOURCES} LIBRARIES ${arg_LIBRARIES})
-  foreach(label IN ITEMS bits sanitize)
+  foreach(label IN ITEMS bits asan tsan)
     if(label IN_LIST arg_LABELS)
       add_dependencies(syncbn_${label}_tests ${arg_NAME}_test)
     endif()
