@@ -85,6 +85,9 @@ struct TensorShape {
   /// From the full list of extents, (N, C, *spatial) or (N, *spatial, C); any number of spatial axes, none too.
   static TensorShape from_extents(const Index* extents, std::size_t axes, Layout layout) noexcept;
 
+  /// Also of a shape whose element_count() does not fit an Index.
+  bool is_empty() const noexcept { return samples == 0 || channels == 0 || positions == 0; }
+  /// Of a shape without a defect.
   Index element_count() const noexcept { return samples * channels * positions; }
   friend bool operator==(const TensorShape& a, const TensorShape& b) noexcept {
     return a.samples == b.samples && a.channels == b.channels && a.positions == b.positions &&

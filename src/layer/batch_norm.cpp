@@ -27,7 +27,7 @@ kernels::Mean mean_of(const BatchNormCache& cache) { return {cache.mean.data(), 
 
 /// None of a shard that need not have a tensor.
 std::optional<DataType> type_of(const ConstTensorView& tensor) {
-  return tensor.shape.element_count() == 0 ? std::nullopt : std::optional(tensor.type);
+  return tensor.shape.is_empty() ? std::nullopt : std::optional(tensor.type);
 }
 
 /// Runs a rank's own part of a pass, which the others know nothing of: if memory runs out here, all must hear of it.

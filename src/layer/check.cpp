@@ -74,7 +74,7 @@ std::optional<Problem> check_tensor(const Place& place, const char* name, const 
 }
 
 bool both_empty(const ConstTensorView& a, const ConstTensorView& b) {
-  return a.shape.element_count() == 0 && b.shape.element_count() == 0 && (a.is_none() || b.is_none());
+  return a.shape.is_empty() && b.shape.is_empty() && (a.is_none() || b.is_none());
 }
 
 /// b must have the shape, layout and type of a.
