@@ -232,6 +232,33 @@ class Normalize(unittest.TestCase):
                     for name in whole:
                         self.assertEqual(got[name].tobytes(), whole[name].tobytes(), (name, dtype, split))
 
+    def test_groups_are_of_consecutive_ranks_and_know_nothing_of_each_other(self):
+        """y and dx in a group's rows are what one process computes from these rows alone, to the byte."""
+        random = np.random.default_rng(31)
+        x, dy = (random.standard_normal((2 * RANKS + 3, 5, 3)).astype("f4") + 3 for _ in range(2))
+        shards = [2 + (rank < 3) for rank in range(RANKS)]
+        shards[-1] += len(x) - sum(shards)
+        rows = np.split(np.arange(len(x)), np.cumsum(shards)[:-1])
+        with tempfile.TemporaryDirectory() as folder:
+            for size in sorted({1, 2, RANKS, RANKS + 4}):
+                got = self.outputs(folder, x, dy, RANKS, "--shards", ",".join(map(str, shards)), "--group-size", size)
+                for first in range(0, RANKS, size):
+                    of_group = np.concatenate(rows[first:first + size])
+                    alone = self.outputs(folder, x[of_group], dy[of_group], 1)
+                    for name in ("y", "dx"):
+                        self.assertEqual(got[name][of_group].tobytes(), alone[name].tobytes(), (name, size, first))
+                    for rank in range(first, min(first + size, RANKS)):
+                        for name in ("mean", "var", "running_mean", "dgamma"):
+                            self.assertEqual(got[name][rank].tobytes(), alone[name].tobytes(), (name, size, rank))
+
+    def outputs(self, folder, x, dy, ranks, *options):
+        np.save(f"{folder}/x.npy", x)
+        np.save(f"{folder}/dy.npy", dy)
+        outcome = tool.run(["normalize", "--input", f"{folder}/x.npy", "--grad-output", f"{folder}/dy.npy", "--out",
+                            f"{folder}/out", *options], ranks=ranks)
+        self.assertEqual(outcome.code, 0, outcome)
+        return {path.stem: np.load(path) for path in Path(folder, "out").iterdir()}
+
     def test_leftovers_of_a_killed_run_are_removed(self):
         """Rank 0 is killed while it writes: by the size limit of files, which stands for any SIGKILL."""
         if tool.RANKS > 3:

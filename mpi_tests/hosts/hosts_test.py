@@ -85,8 +85,22 @@ class SameBytes(Hosts):
         fast = ("--reduction", "fast")
         self.assertNotEqual(self.differing(self.on_hosts(*fast), self.alone(*fast)), [])
 
-    # Checks of groups of the ranks of a host belong here. Their y and dx in the rows of host h (those that SHARDS gives its ranks)
-    # are what one process computes from these rows alone.
+    def test_ranks_of_a_host_are_a_group(self):
+        """y and dx in a host's rows are what one process computes from these rows alone."""
+        self.on_hosts("--group-size", "node")
+        together = {name: numpy.load(self.folder / "hosts" / f"{name}.npy") for name in ("y", "dx")}
+        ends = numpy.cumsum([int(rows) for rows in SHARDS.split(",")])[RANKS_PER_HOST - 1::RANKS_PER_HOST]
+        for begin, end in zip([0, *ends], ends):
+            for name in ("x", "dy"):
+                numpy.save(self.folder / f"part_{name}.npy", numpy.load(self.folder / f"{name}.npy")[begin:end])
+            done = subprocess.run([TOOL, "normalize", "--input", self.folder / "part_x.npy", "--grad-output",
+                                   self.folder / "part_dy.npy", "--out", self.folder / "part"],
+                                  capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for name, values in together.items():
+                part = numpy.load(self.folder / "part" / f"{name}.npy")
+                self.assertEqual(values[begin:end].tobytes(), part.tobytes(), (name, begin))
+
 
 
 if __name__ == "__main__":

@@ -106,13 +106,25 @@ Tensors read_tensors(const NormalizeOptions& options, const Problem& problem, MP
   return tensors;
 }
 
-/// Calls of the layer over a group throw the same on all ranks; a layer of one rank throws on that rank alone.
+/// Calls of the layer over all ranks throw the same on all of them; one over fewer throws on those alone.
 void call_layer(bool is_collective, MPI_Comm comm, const std::function<void()>& call) {
   if (is_collective) {
     call();
   } else {
     together(comm, call);
   }
+}
+
+/// Do all ranks share their statistics? Else each rank, or group, has its own.
+bool shares_all(const NormalizeOptions& options) {
+  return options.mode == NormalizeMode::train && options.group_size.empty();
+}
+
+Communicator group_for(const NormalizeOptions& options, MPI_Comm comm) {
+  if (options.mode == NormalizeMode::local) return Communicator();
+  if (options.group_size.empty()) return Communicator(comm);
+  if (options.group_size == "node") return Communicator::per_node(comm);
+  return Communicator::groups_of(std::stoi(options.group_size), comm);
 }
 
 BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MPI_Comm comm) {
@@ -128,10 +140,9 @@ BatchNorm make_layer(const NormalizeOptions& options, const Problem& problem, MP
   layer_options.threads = options.threads;
   layer_options.name = "normalize";
 
-  const bool is_local = options.mode == NormalizeMode::local;
-  const Communicator group = is_local ? Communicator() : Communicator(comm);
+  const Communicator group = group_for(options, comm);
   std::optional<BatchNorm> layer;
-  call_layer(!is_local, comm, [&] { layer.emplace(layer_options, group); });
+  call_layer(group.size() == size_of(comm), comm, [&] { layer.emplace(layer_options, group); });
   return std::move(*layer);
 }
 
@@ -180,7 +191,7 @@ struct GradientViews {
 
 BatchNormGradients backward(const NormalizeOptions& options, const Problem& problem, MPI_Comm comm, BatchNorm& layer,
                             const BatchNormCache& cache, const GradientViews& views) {
-  const bool is_collective = options.mode == NormalizeMode::train;
+  const bool is_collective = shares_all(options);
   BatchNormGradients gradients;
   if (options.mode != NormalizeMode::frozen || options.param_grad == ParameterGradients::local) {
     call_layer(is_collective, comm, [&] { layer.backward(cache, views.dy, views.dx, gradients, views.dresidual); });
@@ -205,7 +216,7 @@ Results run_layer(const NormalizeOptions& options, const Problem& problem, MPI_C
   const TensorView residual = problem.residual ? view_of(tensors.residual) : TensorView();
 
   Results results;
-  call_layer(options.mode == NormalizeMode::train, comm, [&] {
+  call_layer(shares_all(options), comm, [&] {
     forward(options.mode, view_of(tensors.x), residual, view_of(tensors.y(problem)), layer, results.cache);
   });
   if (problem.dy) {
@@ -258,7 +269,7 @@ class ResultWriter {
 
 void write_forward(const NormalizeOptions& options, const BatchNorm& layer, const Bytes& y, const Results& results,
                    ResultWriter& writer) {
-  const bool is_per_rank = options.mode == NormalizeMode::local;
+  const bool is_per_rank = options.mode == NormalizeMode::local || !options.group_size.empty();
   writer.tensor("y", y);
   writer.channels("mean", results.cache.mean, is_per_rank);
   writer.channels("var", results.cache.var, is_per_rank);
@@ -268,7 +279,8 @@ void write_forward(const NormalizeOptions& options, const BatchNorm& layer, cons
 
 void write_backward(const NormalizeOptions& options, const Problem& problem, Tensors& tensors, const Results& results,
                     ResultWriter& writer) {
-  const bool is_per_rank = options.mode == NormalizeMode::local || options.param_grad == ParameterGradients::local;
+  const bool is_per_rank = options.mode == NormalizeMode::local || !options.group_size.empty() ||
+                           options.param_grad == ParameterGradients::local;
   writer.tensor("dx", tensors.dx(problem));
   if (problem.residual) writer.tensor("dresidual", tensors.dy);
   writer.channels("dgamma", results.gradients.dgamma, is_per_rank);
@@ -278,8 +290,11 @@ void write_backward(const NormalizeOptions& options, const Problem& problem, Ten
 void print_summary(const NormalizeOptions& options, const Problem& problem, int ranks, const OutputFolder& folder) {
   std::printf("input    %s %s %s, %lld channels, %s\n", options.input.c_str(), shape_text(problem.x.shape).c_str(),
               name_of(problem.x.type), static_cast<long long>(problem.channels), name_of(options.layout));
-  std::printf("mode     %s, %d rank%s, rows per rank %s\n", name_of(options.mode), ranks, ranks == 1 ? "" : "s",
-              shards_text(problem.shards).c_str());
+  const std::string groups = options.group_size.empty()     ? ""
+                             : options.group_size == "node" ? " in groups by node"
+                                                            : " in groups of " + options.group_size;
+  std::printf("mode     %s, %d rank%s%s, rows per rank %s\n", name_of(options.mode), ranks, ranks == 1 ? "" : "s",
+              groups.c_str(), shards_text(problem.shards).c_str());
   std::printf("written  %s:", options.out.c_str());
   for (const std::string& name : folder.names()) std::printf(" %s", name.c_str());
   std::printf("\n");

@@ -23,7 +23,8 @@ enum class NormalizeMode {
 /// The command line of `syncbn normalize`. Empty file names: not given.
 struct NormalizeOptions {
   std::string input, residual, grad_output, gamma, beta, running_mean, running_var, out;
-  std::string shards;  ///< "5,0,11"; empty: near-even.
+  std::string shards;      ///< "5,0,11"; empty: near-even.
+  std::string group_size;  ///< Of the ranks that share statistics in mode train: a number, "node", or empty: all.
   NormalizeMode mode = NormalizeMode::train;
   Activation activation = Activation::none;
   Layout layout = Layout::channels_first;

@@ -20,7 +20,8 @@ constexpr const char* kNotes =
     "running_mean, running_var and, with --grad-output, dx, dgamma, dbeta and, with --residual, dresidual. mean and\n"
     "var are f8 and are what x was normalized with; y, dx and dresidual are of the input's type, the others too, but\n"
     "f4 for an input of f2. With all of it y = relu(gamma*xhat + beta + z), and dy counts where y > 0.\n"
-    "--mode local writes its statistics and parameter gradients as (ranks, C), --param-grad local the gradients.\n"
+    "--mode local and --group-size write statistics and parameter gradients as (ranks, C), --param-grad local the\n"
+    "latter.\n"
     "Nothing is written unless everything went well.\n"
     "\n"
     "Try:\n"
@@ -51,6 +52,12 @@ std::string check_shards(const std::string& text) {
   return "";
 }
 
+std::string check_group_size(const std::string& text) {
+  int ranks = 0;
+  if (text == "node" || (CLI::detail::lexical_cast(text, ranks) && ranks >= 1)) return "";
+  return "the group size is '" + text + "', wanted a number of ranks of at least 1, or node";
+}
+
 CLI::Option* add_path(CLI::App& command, const std::string& flag, std::string& path, const std::string& help,
                       const std::string& placeholder) {
   return command.add_option(flag, path, help)->check(CLI::Validator(check_not_empty, ""))->type_name(placeholder);
@@ -74,6 +81,11 @@ void add_split(CLI::App& command, NormalizeOptions& options) {
   command.add_option("--shards", options.shards, "Rows of each rank, adding up to N; near-even if not given")
       ->check(CLI::Validator(check_shards, ""))
       ->type_name("N0,N1,...");
+  command
+      .add_option("--group-size", options.group_size,
+                  "Train: K consecutive ranks, or those of a node, share statistics; all ranks if not given")
+      ->check(CLI::Validator(check_group_size, ""))
+      ->type_name("K|node");
   command.add_option("--threads", options.threads, "Threads of each rank")
       ->check(CLI::Range(1, 1024).description(""))
       ->type_name("T")
@@ -126,6 +138,9 @@ CommandBody add_normalize(CLI::App& tool) {
   add_layer(command, *options);
   command.footer(kNotes);
   command.callback([options] {
+    if (options->mode != NormalizeMode::train && !options->group_size.empty()) {
+      throw CLI::ValidationError("--group-size", "only --mode train shares statistics between ranks");
+    }
     if (options->mode == NormalizeMode::eval && !options->grad_output.empty()) {
       throw CLI::ValidationError("--grad-output", "--mode eval has no backward pass, --mode frozen has one");
     }
