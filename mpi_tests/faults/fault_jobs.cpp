@@ -91,6 +91,15 @@ void add_gradients(Training& training, const std::string& what) {
   training.at(0).layer.communicator().wait(request, what);
 }
 
+/// No rank is done before all are: in MPI_Finalize nobody could be told any more.
+void end_together(Training& training) {
+  misbehave({}, nullptr);
+  training.note(0);
+  static MPI_Request request;
+  PMPI_Ibarrier(MPI_COMM_WORLD, &request);
+  training.at(0).layer.communicator().wait(request, "[end]");
+}
+
 void join(Training& training) {
   training.note_many();
   Communicator communicator = training.at(0).layer.communicator();
@@ -378,6 +387,7 @@ void put_varied_training(FaultJob& job) {
   job.script.emplace_back([](Training& training) { add_gradients(training, "[gradients]"); });
   if (job.rank == 0) job.script.emplace_back([](Training& training) { training.step(); });
   job.script.emplace_back(join);
+  job.script.emplace_back(end_together);
 }
 
 }  // namespace syncbn::testing
