@@ -52,14 +52,17 @@ class RequestAwaited final : public comm::Awaited {
   bool test() override {
     int done = 0;
     comm::check(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    return done != 0;
+    is_done_ = done != 0;
+    return is_done_;
   }
   std::string place() const override { return what_; }
-  bool needs(std::int32_t, std::int64_t) const override { return false; }
+  /// Who has left the group's own channel has left the group, and will not wait in it either.
+  bool needs(std::int32_t channel, std::int64_t) const override { return !is_done_ && channel == comm::kOwnChannel; }
 
  private:
   MPI_Request& request_;
   const std::string& what_;
+  bool is_done_ = false;
 };
 
 /// A blocking call in a thread of its own, which is left behind if it never ends.

@@ -10,6 +10,9 @@
 
 namespace syncbn::comm {
 
+/// The number of the group's own channel, the first that is opened.
+constexpr std::int32_t kOwnChannel = 0;
+
 /// 512 bytes, so small that it is sent without waiting for its receiver.
 struct Note {
   enum class Kind : std::int32_t {

@@ -32,7 +32,7 @@ Rounds::Rounds(Group& group, Describe describe, Absent* absent)
 Rounds::~Rounds() {
   if (absent_ != nullptr) group_.leave(*this);
   if (std::uncaught_exceptions() > exceptions_at_begin_ && size() > 1 && !group_.watch().has_failed()) {
-    group_.watch().say_left(number_, key_.sequence, describe_({}));
+    group_.watch().say_left(number_, key_.sequence, number_ == kOwnChannel ? "[Communicator]" : describe_({}));
   }
   if (is_in_flight_ || group_.watch().has_failed()) {
     channel_->give_up();
