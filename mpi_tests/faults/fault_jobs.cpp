@@ -100,6 +100,13 @@ void end_together(Training& training) {
   training.at(0).layer.communicator().wait(request, "[end]");
 }
 
+void add_reproducibly(Training& training) {
+  training.note(1);
+  ReproducibleSum sum;
+  sum.add(0, 1.0);
+  sum.all_reduce(training.at(1).layer.communicator());
+}
+
 void join(Training& training) {
   training.note_many();
   Communicator communicator = training.at(0).layer.communicator();
@@ -165,6 +172,15 @@ const std::map<std::string, Put>& faults() {
            options.name = "lonely";
            const BatchNorm lonely(options, training.at(1).layer.communicator());
          });
+       }},
+      {"sum_for_forward",
+       [](FaultJob& job) {
+         if (job.is_guilty()) insert(job, forward_of(1), add_reproducibly);
+       }},
+      {"stopped_before_sum",
+       [](FaultJob& job) {
+         if (job.is_guilty()) insert(job, forward_of(1), [](Training&) { stop(); });
+         if (!job.is_guilty()) insert(job, forward_of(1), add_reproducibly);
        }},
       {"lonely_communicator",
        [](FaultJob& job) {
@@ -234,6 +250,12 @@ const std::map<std::string, Put>& faults() {
            sleep_for(job.deadline + 0.02);
            throw std::runtime_error("no memory for the loss");
          };
+       }},
+      {"exception_before_gradients",
+       [](FaultJob& job) {
+         insert(job, 2 * kPasses, [](Training& training) { add_gradients(training, "[gradients] step 1"); });
+         if (!job.is_guilty()) return;
+         at(job, 2 * kPasses) = [](Training&) { throw std::runtime_error("the loss is not a number"); };
        }},
       {"caught_exception",
        [](FaultJob& job) {

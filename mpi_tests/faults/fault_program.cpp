@@ -142,12 +142,22 @@ Outcome run(FaultJob& job) {
     }
   } catch (const Error& error) {
     Outcome outcome = outcome_of(error, watch);
-    if (!job.errors_end_layers) outcome.after = try_layers(communicator);
+    if (job.errors_end_layers) throw;
+    outcome.after = try_layers(communicator);
     return outcome;
-  } catch (const std::exception& error) {
-    return {"exception", watch.seconds(), true, "not_tried", error.what()};
   }
   return {"done", 0, true, "not_tried", ""};
+}
+
+/// An exception that ends this rank's part goes up through the scopes of layers and communicator.
+Outcome run_guarded(FaultJob& job) {
+  try {
+    return run(job);
+  } catch (const Error& error) {
+    return {name_of(error.code()), 0, true, "not_tried", error.what()};
+  } catch (const std::exception& error) {
+    return {"exception", 0, true, "not_tried", error.what()};
+  }
 }
 
 /// Until the others have said how they ended.
@@ -202,7 +212,7 @@ int fault_main(int argc, char** argv) {
     return 2;
   }
 
-  const Outcome outcome = run(job);
+  const Outcome outcome = run_guarded(job);
   report(my_rank, outcome);
   if (is_finalized()) return 0;
   if (outcome.name != "done" && outcome.after != "works") {

@@ -99,6 +99,8 @@ TABLE = [
           after="no_communicator"),
     Fault("stopped_before_layers", "timeout", missing("[BatchNorm construction] at round 1")),
     Fault("lonely_layer", "mismatch", out_of_step("[BatchNorm construction] at round 4", BN2), survivors=ALL),
+    Fault("sum_for_forward", "mismatch", out_of_step("[ReproducibleSum] at round 4", BN2), survivors=ALL),
+    Fault("stopped_before_sum", "timeout", missing("[ReproducibleSum] at round 4")),
     Fault("lonely_communicator", "timeout", missing(BN2), others={GUILTY: "timeout"}),
     # Order.
     Fault("skipped_forward", "mismatch", out_of_step("[BatchNorm 'bn3' forward] at round 2", BN2), survivors=ALL),
@@ -115,6 +117,8 @@ TABLE = [
     Fault("begin_without_finish", "mismatch", ENDED, seconds=AT_ONCE, others={GUILTY: "state"}),
     # Exceptions: the others must not wait for the deadline.
     Fault("exception", "mismatch", ["[BatchNorm 'bn3'", *ENDED], seconds=AT_ONCE, others={GUILTY: "exception"}),
+    Fault("exception_before_gradients", "mismatch", [f"[Communicator] an exception ended it on {rank(GUILTY)}"], seconds=AT_ONCE,
+          others={GUILTY: "exception"}),
     Fault("exception_at_the_deadline", "mismatch", ENDED, others={GUILTY: "exception"}),
     Fault("caught_exception", "mismatch",
           out_of_step("[BatchNorm 'bn1' forward] at round 3", "[BatchNorm 'bn3' backward] at round 3"), survivors=ALL),
