@@ -219,24 +219,35 @@ int Group::join() {
   if (!transport_->has_independent_channels()) {
     throw StateError("[Communicator join] needs MPI: it answers in all layers at once");
   }
+  // If an error has ended an earlier call, then some channels may have had their last round in that one.
   std::vector<Rounds*> open;
   {
     const std::lock_guard lock(mutex_);
-    open = rounds_;
+    for (Rounds* rounds : rounds_) {
+      if (rounds->is_in_use()) {
+        throw StateError(rounds->describe() + " has not been finished, so this rank cannot join");
+      }
+      if (!rounds->is_over()) open.push_back(rounds);
+    }
   }
-  int last = 0;
   while (!open.empty()) {
     for (Rounds* rounds : open) rounds->begin_absent();
     OpenRounds any(open);
     watch_.wait(any);
-    const auto is_over = [&](Rounds* rounds) {
-      if (!rounds->progress() || rounds->finish_absent()) return false;
-      last = rounds->last_rank_with_data();
-      return true;
-    };
+    const auto is_over = [](Rounds* rounds) { return rounds->progress() && !rounds->finish_absent(); };
     open.erase(std::remove_if(open.begin(), open.end(), is_over), open.end());
   }
-  return last;
+  return end_join();
+}
+
+/// Ranks only ever drop out between two ends, so of the layers' lowest ranks with data the highest is that of the last
+/// step, whichever layers were in it.
+int Group::end_join() {
+  const std::lock_guard lock(mutex_);
+  int last = -1;
+  for (Rounds* rounds : rounds_) last = std::max(last, rounds->end_join());
+  if (last >= 0) last_rank_with_data_ = last;
+  return last_rank_with_data_;
 }
 
 }  // namespace syncbn::comm

@@ -68,12 +68,14 @@ class Group {
   void enter(Rounds& rounds);
   void leave(Rounds& rounds) noexcept;
   std::string describe(const RoundKey& key, const Describe& otherwise);
-  /// Answers in them until all ranks have called join(). Returns the first rank that had data in the last round.
+  /// Answers in them until all ranks have called join(). Returns the lowest rank that had data in the last round of any
+  /// that had some; 0 if there was none.
   int join();
 
  private:
   class OpenRounds;
   void release() noexcept;
+  int end_join();
 
   std::unique_ptr<Transport> transport_;
   GroupOptions options_;
@@ -84,6 +86,7 @@ class Group {
   std::vector<std::uint64_t> bulk_data_;
   std::mutex mutex_;
   std::vector<Rounds*> rounds_;
+  int last_rank_with_data_ = 0;
 };
 
 }  // namespace syncbn::comm

@@ -126,9 +126,14 @@ void Rounds::begin_absent() {
 
 bool Rounds::finish_absent() {
   const MessageHeader header = receive();
-  if (header.key.is_any_pass()) return false;
-  absent_->finish(header.key.pass, header.count);
-  return true;
+  is_over_ = header.key.is_any_pass();
+  if (!is_over_) absent_->finish(header.key.pass, header.count);
+  return !is_over_;
+}
+
+int Rounds::end_join() noexcept {
+  is_over_ = false;
+  return std::exchange(last_rank_with_data_, -1);
 }
 
 /// wire_ <- what that rank has to say.

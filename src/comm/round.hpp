@@ -82,12 +82,17 @@ class Rounds final : private Awaited {
 
   /// For a rank that has joined: begins a round with nothing, if none is in flight that was begun so.
   void begin_absent();
-  /// Ends a round that has arrived. False if all ranks have joined: it was the last.
+  /// Ends a round that has arrived. False if all ranks have joined: it was the last, and is_over() is true.
   bool finish_absent();
+  bool is_over() const noexcept { return is_over_; }
+  /// All channels are over: ranks may bring data again. Returns the lowest rank that had any in the last round that had
+  /// some since the last time; -1: there was none.
+  int end_join() noexcept;
+  /// Has this rank begun a round with data that it has not finished?
+  bool is_in_use() const noexcept { return is_in_flight_ && !is_absent_; }
+  std::string describe() const { return describe_(key_); }
   /// Would a rank that left `channel` after `rounds` rounds be missed here?
   bool waits_for(std::int32_t channel, std::int64_t rounds) const { return needs(channel, rounds); }
-  /// The first rank that had data in the last round that anybody had data in; 0 before.
-  int last_rank_with_data() const noexcept { return last_rank_with_data_; }
 
  private:
   struct WireProblem;
@@ -116,7 +121,8 @@ class Rounds final : private Awaited {
   std::optional<Problem> problem_;
   bool is_in_flight_ = false;
   bool is_absent_ = false;  // in the round in flight
-  int last_rank_with_data_ = 0;
+  bool is_over_ = false;
+  int last_rank_with_data_ = -1;
   int exceptions_at_begin_;
 };
 
