@@ -68,6 +68,8 @@ struct Options {
   double seconds = 1.0;  ///< For each shape, layout and pass.
   double spoil = 0.0;    ///< Relative fault put into the results before they are verified.
   bool json = false;
+  bool comm = false;                                           ///< What the messages cost, instead of shapes.
+  std::vector<Index> channels{64, 128, 256, 512, 1024, 2048};  ///< With `comm`.
 };
 
 }  // namespace syncbn::cli::bench

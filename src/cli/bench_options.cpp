@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // syncbn bench: its command line.
+#include <algorithm>
 #include <charconv>
 #include <memory>
 #include <string_view>
@@ -7,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "bench.hpp"
+#include "bench_comm.hpp"
 #include "bench_run.hpp"
 #include "choice.hpp"
 #include "command.hpp"
@@ -25,10 +27,18 @@ constexpr const char* kNotes =
     "repetition together, and the slowest counts; allreduce is the time of the layer's message alone, and overhead\n"
     "what the layer takes longer than a layer of each rank by itself.\n"
     "\n"
+    "--comm times the messages instead: what a pass of a tiny batch takes longer over all ranks than on each rank "
+    "alone,\n"
+    "by exchange, next to one blocking MPI_Allreduce(MPI_SUM) of 2C+1 doubles; how long finish_*() still waits after\n"
+    "5 ms of computing; and what a LogGP model with the latencies measured here predicts for 2 to 100,000 ranks. Of "
+    "two\n"
+    "reductions it takes the first.\n"
+    "\n"
     "Try:\n"
     "  syncbn bench --shapes 32x256x56x56,128x256 --layout nchw\n"
     "  syncbn bench --activation relu --residual\n"
-    "  mpirun -n 2 syncbn bench --pass forward --json";
+    "  mpirun -n 2 syncbn bench --pass forward --json\n"
+    "  mpirun -n 2 syncbn bench --comm";
 
 /// "32x64" to {32, 64}; empty if some extent is not a number of at least 1.
 std::vector<Index> parse_extents(std::string_view word) {
@@ -75,6 +85,37 @@ std::string check_shapes(const std::string& text) {
   return "";
 }
 
+constexpr Index kMostChannels = Index{1} << 20;
+
+/// "64,512" to {64, 512}. Throws LocalFailure (usage) unless each is between 1 and kMostChannels and given once.
+std::vector<Index> parse_channels(std::string_view text) {
+  std::vector<Index> all;
+  for (bool more = true; more;) {
+    const std::size_t comma = text.find(',');
+    const std::string_view word = text.substr(0, comma);
+    const std::vector<Index> extents = parse_extents(word);
+    if (extents.size() != 1 || extents[0] > kMostChannels) {
+      throw LocalFailure(kUsage, "'" + std::string(word) + "' is not a number of channels, wanted 1 to 2^20");
+    }
+    if (std::count(all.begin(), all.end(), extents[0]) > 0) {
+      throw LocalFailure(kUsage, "'" + std::string(word) + "' is given twice");
+    }
+    all.push_back(extents[0]);
+    more = comma != std::string_view::npos;
+    if (more) text.remove_prefix(comma + 1);
+  }
+  return all;
+}
+
+std::string check_channels(const std::string& text) {
+  try {
+    parse_channels(text);
+  } catch (const LocalFailure& failure) {
+    return failure.what();
+  }
+  return "";
+}
+
 /// The library has one thread where it was built without OpenMP.
 #ifdef _OPENMP
 constexpr int kMostThreads = 1024;
@@ -108,12 +149,30 @@ void add_what(CLI::App& command, Options& options) {
       {{"f32", DataType::f32}, {"f64", DataType::f64}, {"bf16", DataType::bf16}, {"f16", DataType::f16}});
 }
 
+/// After add_what() and add_how(): layers that have nearly nothing to do have no shape.
+void add_comm(CLI::App& command, Options& options) {
+  CLI::Option* comm = command.add_flag("--comm", options.comm, "Time the messages between ranks instead of shapes");
+  for (const char* other : {"--shapes", "--layout", "--activation", "--residual", "--spoil"}) {
+    comm->excludes(command.get_option(other));
+  }
+  command
+      .add_option_function<std::string>(
+          "--channels", [&options](const std::string& text) { options.channels = parse_channels(text); },
+          "With --comm: layers of so many")
+      ->default_str("64,128,256,512,1024,2048")
+      ->check(CLI::Validator(check_channels, ""))
+      ->type_name("C,...")
+      ->needs(comm);
+}
+
 void add_how(CLI::App& command, Options& options) {
   command.add_option("--threads", options.threads, "Threads of each rank")
       ->capture_default_str()
       ->check(CLI::Range(1, kMostThreads).description(""))
       ->type_name("T");
-  command.add_option("--seconds", options.seconds, "Time for each shape, layout and pass; five rounds at least")
+  command
+      .add_option("--seconds", options.seconds,
+                  "Time for each shape, layout and pass, or number of channels; five rounds at least")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0).description(""))
       ->type_name("S");
@@ -156,8 +215,11 @@ CommandBody add_bench(CLI::App& tool) {
   CLI::App& command = *tool.add_subcommand("bench", "Time the layer, next to what this machine's memory allows");
   bench::add_what(command, *options);
   bench::add_how(command, *options);
+  bench::add_comm(command, *options);
   command.footer(bench::kNotes);
-  return [options] { return bench::run(*options, MPI_COMM_WORLD); };
+  return [options] {
+    return options->comm ? bench::run_comm(*options, MPI_COMM_WORLD) : bench::run(*options, MPI_COMM_WORLD);
+  };
 }
 
 }  // namespace syncbn::cli

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 
 #include "agree.hpp"
 
@@ -16,13 +17,18 @@ constexpr double kMostRepetitions = 16.0;
 
 class Turns {
  public:
-  explicit Turns(MPI_Comm comm) : comm_(comm), is_alone_(size_of(comm) == 1) {}
+  Turns(MPI_Comm comm, Rhythm rhythm) : comm_(comm), is_alone_(size_of(comm) == 1), rhythm_(rhythm) {}
 
   void take(Contestant& contestant) const {
     const double first = slowest({time_of(contestant)}).front();
     const double fitting = std::clamp(std::floor(kTurnSeconds / std::max(first, 1e-9)), 1.0, kMostRepetitions);
-    std::vector<double> seconds(static_cast<std::size_t>(fitting));
-    for (double& repetition : seconds) repetition = time_of(contestant);
+    const auto repetitions = static_cast<std::size_t>(fitting);
+    std::vector<double> seconds;
+    if (rhythm_ == Rhythm::together) {
+      for (std::size_t i = 0; i < repetitions; ++i) seconds.push_back(time_of(contestant));
+    } else {
+      seconds.push_back(time_of(contestant, repetitions) / fitting);
+    }
     seconds = slowest(std::move(seconds));
     contestant.seconds.insert(contestant.seconds.end(), seconds.begin(), seconds.end());
     contestant.round_seconds.push_back(median(std::move(seconds)));
@@ -37,10 +43,10 @@ class Turns {
   }
 
  private:
-  double time_of(const Contestant& contestant) const {
+  double time_of(const Contestant& contestant, std::size_t repetitions = 1) const {
     if (!is_alone_) check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
     const double start = MPI_Wtime();
-    contestant.run();
+    for (std::size_t i = 0; i < repetitions; ++i) contestant.run();
     return MPI_Wtime() - start;
   }
 
@@ -53,12 +59,13 @@ class Turns {
 
   MPI_Comm comm_;
   bool is_alone_;
+  Rhythm rhythm_;
 };
 
 }  // namespace
 
-void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm) {
-  const Turns turns(comm);
+void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm, Rhythm rhythm) {
+  const Turns turns(comm, rhythm);
   const double start = MPI_Wtime();
   std::vector<Contestant*> order = contestants;
   for (int round = 0; turns.agree_with_first(round < kLeastRounds || MPI_Wtime() - start < budget_seconds); ++round) {
@@ -71,6 +78,10 @@ double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 double least(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }

@@ -18,16 +18,25 @@ struct Contestant {
   std::vector<double> round_seconds;  ///< Median of each round. Out.
 };
 
+/// How the repetitions of a turn follow each other.
+enum class Rhythm {
+  together,  ///< All ranks begin each repetition together, and the slowest counts.
+  in_a_row,  ///< Nothing in between: what takes as long as a barrier leaves ranks apart. A turn gives one time, the mean of
+             ///< its repetitions on the slowest rank.
+};
+
 /// Times all contestants until `budget_seconds` are over, five rounds at least. In each round each has one turn, in an
 /// order that is reversed from round to round, so that a drift of the machine favours nobody. A turn begins with a run
 /// that is not timed (what the one before left in the caches is not this one's fault); then come as many as fit half a
-/// millisecond, at least one. All ranks begin a repetition together, and the slowest counts.
+/// millisecond, at least one.
 ///
 /// Collective. The times are the same on all ranks.
-void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm);
+void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm,
+                Rhythm rhythm = Rhythm::together);
 
 /// Of a list that is not empty; of two in the middle the greater.
 double median(std::vector<double> values);
+double mean(const std::vector<double>& values);
 double least(const std::vector<double>& values);
 
 }  // namespace syncbn::cli::bench
