@@ -14,7 +14,7 @@ namespace syncbn::cli::bench {
 constexpr double kComputeSeconds = 5e-3;
 constexpr int kProgressCalls = 20;
 
-/// Seconds; over the repetitions, of the slowest rank in each.
+/// Seconds; over the repetitions in which every rank was running all the time, of the slowest rank in each.
 struct Wait {
   double median = 0.0;
   double mean = 0.0;  ///< Says more where messages alternate between quick and slow, as on delayed networks.

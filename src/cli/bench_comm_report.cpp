@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include <nlohmann/json.hpp>
+#include <sched.h>
 #include <unistd.h>
 
 #include "agree.hpp"
@@ -36,6 +37,14 @@ std::vector<MessageCosts> modelled(const std::vector<MessageCosts>& messages) {
   return some;
 }
 
+/// May this process run on some processors of the host only?
+bool is_bound_here() {
+  cpu_set_t processors;
+  CPU_ZERO(&processors);
+  return sched_getaffinity(0, sizeof processors, &processors) == 0 &&
+         CPU_COUNT(&processors) < sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 }  // namespace
 
 Ranks find_ranks(int threads, MPI_Comm comm) {
@@ -44,10 +53,12 @@ Ranks find_ranks(int threads, MPI_Comm comm) {
   const int ranks_here = size_of(on_host);
   int hosts = rank_of(on_host) == 0 ? 1 : 0;
   int has_too_many = ranks_here * threads > sysconf(_SC_NPROCESSORS_ONLN) ? 1 : 0;
+  int is_free = is_bound_here() ? 0 : 1;
   check_mpi(MPI_Comm_free(&on_host), "MPI_Comm_free");
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, &hosts, 1, MPI_INT, MPI_SUM, comm), "MPI_Allreduce");
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, &has_too_many, 1, MPI_INT, MPI_MAX, comm), "MPI_Allreduce");
-  return {size_of(comm), hosts, has_too_many != 0};
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &is_free, 1, MPI_INT, MPI_MAX, comm), "MPI_Allreduce");
+  return {size_of(comm), hosts, has_too_many != 0, is_free == 0};
 }
 
 CommReport::CommReport(const Options& options, const Ranks& ranks) : options_(options), ranks_(ranks) {
@@ -56,7 +67,11 @@ CommReport::CommReport(const Options& options, const Ranks& ranks) : options_(op
               ranks.count == 1 ? "rank" : "ranks", ranks.hosts, ranks.hosts == 1 ? "host" : "hosts", options.threads,
               options.threads == 1 ? "thread" : "threads", name_of(options.reductions.front()), name_of(options.dtype),
               instruction_set());
-  if (ranks.is_oversubscribed) std::printf("More threads than processors: they wait for each other to be scheduled\n");
+  if (ranks.is_oversubscribed) {
+    std::printf("More threads than processors: they wait for each other to be scheduled\n");
+  } else if (ranks.count > 1 && !ranks.is_bound) {
+    std::printf("Ranks are not bound to cores: two that meet on one wait for each other (mpirun --bind-to core)\n");
+  }
 }
 
 void CommReport::add(const std::vector<MessageCosts>& messages) const {
@@ -98,6 +113,7 @@ void CommReport::add(const std::vector<SyncCost>& costs, const std::vector<Messa
                   {"ranks", ranks_.count},
                   {"hosts", ranks_.hosts},
                   {"oversubscribed", ranks_.is_oversubscribed},
+                  {"bound", ranks_.is_bound},
                   {"channels", c.channels},
                   {"exchange", name_of(c.exchange)},
                   {"pass", name_of(c.pass)},
@@ -126,6 +142,7 @@ void CommReport::add(const std::vector<Overlap>& overlaps) const {
                   {"ranks", ranks_.count},
                   {"hosts", ranks_.hosts},
                   {"oversubscribed", ranks_.is_oversubscribed},
+                  {"bound", ranks_.is_bound},
                   {"channels", o.channels},
                   {"exchange", name_of(o.exchange)},
                   {"compute_ms", 1e3 * kComputeSeconds},

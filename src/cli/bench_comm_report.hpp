@@ -17,6 +17,7 @@ struct Ranks {
   int count = 1;
   int hosts = 1;
   bool is_oversubscribed = false;  ///< Some host has fewer processors than threads of ours.
+  bool is_bound = true;            ///< No rank may run where it likes on its host.
 };
 
 /// Collective.

@@ -20,14 +20,14 @@ class Turns {
   Turns(MPI_Comm comm, Rhythm rhythm) : comm_(comm), is_alone_(size_of(comm) == 1), rhythm_(rhythm) {}
 
   void take(Contestant& contestant) const {
+    start_together();
     const double first = slowest({time_of(contestant)}).front();
     const double fitting = std::clamp(std::floor(kTurnSeconds / std::max(first, 1e-9)), 1.0, kMostRepetitions);
-    const auto repetitions = static_cast<std::size_t>(fitting);
-    std::vector<double> seconds;
-    if (rhythm_ == Rhythm::together) {
-      for (std::size_t i = 0; i < repetitions; ++i) seconds.push_back(time_of(contestant));
-    } else {
-      seconds.push_back(time_of(contestant, repetitions) / fitting);
+    std::vector<double> seconds(static_cast<std::size_t>(fitting));
+    start_together();
+    for (double& repetition : seconds) {
+      if (rhythm_ == Rhythm::together) start_together();
+      repetition = time_of(contestant);
     }
     seconds = slowest(std::move(seconds));
     contestant.seconds.insert(contestant.seconds.end(), seconds.begin(), seconds.end());
@@ -43,10 +43,13 @@ class Turns {
   }
 
  private:
-  double time_of(const Contestant& contestant, std::size_t repetitions = 1) const {
+  void start_together() const {
     if (!is_alone_) check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+  }
+
+  static double time_of(const Contestant& contestant) {
     const double start = MPI_Wtime();
-    for (std::size_t i = 0; i < repetitions; ++i) contestant.run();
+    contestant.run();
     return MPI_Wtime() - start;
   }
 

@@ -20,15 +20,14 @@ struct Contestant {
 
 /// How the repetitions of a turn follow each other.
 enum class Rhythm {
-  together,  ///< All ranks begin each repetition together, and the slowest counts.
-  in_a_row,  ///< Nothing in between: what takes as long as a barrier leaves ranks apart. A turn gives one time, the mean of
-             ///< its repetitions on the slowest rank.
+  together,  ///< All ranks begin each repetition together.
+  in_a_row,  ///< Only the first. For what takes no longer than the time by which ranks leave a barrier apart.
 };
 
 /// Times all contestants until `budget_seconds` are over, five rounds at least. In each round each has one turn, in an
 /// order that is reversed from round to round, so that a drift of the machine favours nobody. A turn begins with a run
 /// that is not timed (what the one before left in the caches is not this one's fault); then come as many as fit half a
-/// millisecond, at least one.
+/// millisecond, at least one. The slowest rank counts, in each repetition.
 ///
 /// Collective. The times are the same on all ranks.
 void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm,

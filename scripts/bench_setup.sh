@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash disable=SC2034
+# Shared by scripts/bench and scripts/bench_comm: arguments, and PyTorch to compare with. To be sourced after setup.sh.
+
+TORCH=torch==2.13.0
+shapes=32x64x112x112,32x256x56x56,32x512x28x28,32x1024x14x14,32x2048x7x7,4x256x56x56,4x64x56x56,2x256x14x14
+shapes+=,1024x1024,256x4096,128x256
+folder=$SYNCBN_ROOT/build/bench
+
+# wanted OPTION VALUE PATTERN WHAT: ends with code 2 unless VALUE fits the pattern.
+wanted() { [[ $2 =~ ^($3)$ ]] || usage "$1 is \"$2\", wanted $4"; }
+
+wanted_shapes() {
+  wanted "$1" "$2" '[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*x[1-9][0-9]*)?(,[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*x[1-9][0-9]*)?)*' \
+    'shapes like 32x64x7x7,128x256'
+}
+
+# PyTorch in a virtual environment of its own. Returns non-zero if it cannot be had.
+install_torch() {
+  local python=$folder/python/bin/python3
+  if [ -x "$python" ] && "$python" -c 'import torch, numpy' 2>/dev/null; then return; fi
+  step "installing $TORCH into build/bench/python (may take some minutes)"
+  quietly python3 -m venv --clear "$folder/python" || return 1
+  quietly timeout 1800 "$python" -m pip install --disable-pip-version-check --progress-bar off "$TORCH" numpy
+}
+
+# Freed tensors stay in the process (PyTorch allocates its results anew in each call).
+keep_freed_memory() { export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592; }
