@@ -15,6 +15,9 @@ KEYS = ["who", "ranks", "threads", "reduction", "layout", "shape", "dtype", "pas
 FUSED = {(): ("none", 3, 5), ("--residual",): ("residual", 4, 5), ("--activation", "relu"): ("relu", 3, 7),
          ("--residual", "--activation", "relu"): ("residual+relu", 4, 7)}
 
+COMM = ["--comm", "--channels", "3,70"]
+EXCHANGES = ["all_reduce", "all_gather", "automatic"]
+
 
 def lines_of(outcome):
     return [json.loads(line) for line in outcome.stdout.splitlines()]
@@ -112,6 +115,71 @@ class BenchTest(unittest.TestCase):
         self.assertEqual(len(outcome.complaints), 1, outcome)
         self.assertIn("needs 16000.0 GB of memory", outcome.complaints[0])
 
+    def test_messages_have_the_size_that_their_channels_need(self):
+        outcome = self.run_bench("--json", *COMM)
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertEqual(outcome.complaints, [], outcome)
+        lines = [line for line in lines_of(outcome) if line["what"] == "message"]
+        self.assertEqual([(line["who"], line["ranks"], line["channels"]) for line in lines],
+                         [("syncbn", RANKS, 3), ("syncbn", RANKS, 70)])
+        for line in lines:
+            self.assertTrue(line["bytes"] >= 16 * line["channels"], line)  # two sums
+            self.assertTrue(line["alone_us"] > 0 and line["merge_us"] >= 0 and line["round_us"] >= 0, line)
+        fast = lines_of(self.run_bench("--json", "--reduction", "fast", *COMM))
+        for line, smaller in zip(lines, fast):
+            self.assertEqual((smaller["what"], smaller["channels"]), ("message", line["channels"]))
+            self.assertLess(smaller["bytes"], line["bytes"])
+
+    @unittest.skipIf(RANKS > 1, "several ranks have messages")
+    def test_one_rank_says_what_it_cannot_measure(self):
+        outcome = self.run_bench(*COMM)
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertIn("One rank sends nothing: synchronizing, overlap and latency are measured under mpirun", outcome.stdout)
+        self.assertNotIn("LogGP", outcome.stdout)
+        lines = lines_of(self.run_bench("--json", *COMM))
+        self.assertEqual({line["what"] for line in lines}, {"message"})
+
+    @unittest.skipIf(RANKS == 1, "one rank has no messages")
+    def test_every_exchange_is_timed_both_ways_beside_an_allreduce(self):
+        outcome = self.run_bench("--json", *COMM)
+        self.assertEqual(outcome.code, 0, outcome)
+        self.assertEqual(outcome.complaints, [], outcome)
+        lines = lines_of(outcome)
+        sync = [line for line in lines if line["what"] == "sync"]
+        self.assertEqual([(line["channels"], line["pass"], line["exchange"]) for line in sync],
+                         [(channels, direction, exchange) for channels in (3, 70) for direction in ("forward", "backward")
+                          for exchange in EXCHANGES])
+        bytes_of = {line["channels"]: line["bytes"] for line in lines if line["what"] == "message"}
+        for line in sync:
+            self.assertEqual((line["who"], line["ranks"], line["hosts"]), ("syncbn", RANKS, 1))
+            self.assertEqual(line["bytes"], bytes_of[line["channels"]])
+            self.assertGreater(line["allreduce_us"], 0, line)
+            self.assertAlmostEqual(line["ratio"], line["median_us"] / line["allreduce_us"], msg=line)
+        self.assertEqual([(line["channels"], line["exchange"]) for line in lines if line["what"] == "overlap"],
+                         [(channels, exchange) for channels in (3, 70) for exchange in EXCHANGES])
+
+    @unittest.skipIf(RANKS == 1, "one rank has no messages")
+    def test_the_model_speaks_of_many_ranks(self):
+        lines = lines_of(self.run_bench("--json", "--pass", "forward", *COMM))
+        (link,) = [line for line in lines if line["what"] == "link"]
+        self.assertTrue(link["latency_us"] >= 0 and link["overhead_us"] > 0, link)
+        for algorithm in ("doubling", "tree", "linear"):
+            times = {line["ranks"]: line["predicted_us"] for line in lines
+                     if line["what"] == "model" and line["algorithm"] == algorithm and line["channels"] == 70}
+            self.assertEqual((min(times), max(times)), (2, 100000))
+            self.assertTrue(0 < times[2] < times[16] < times[100000], times)
+
+    @unittest.skipIf(RANKS == 1, "one rank has no messages")
+    def test_the_tables_of_messages(self):
+        outcome = self.run_bench("--pass", "backward", *COMM)
+        self.assertEqual(outcome.code, 0, outcome)
+        text = outcome.stdout
+        self.assertRegex(text, rf"\A{RANKS} ranks on 1 host, 1 thread each, reproducible f32, kernels for \w+;")
+        self.assertRegex(text, r"\n +70 +\d+  backward  all_gather +-?\d+\.\d+ +\d+\.\d+ +-?\d+\.\d+\n")
+        self.assertNotIn("forward   ", text)
+        self.assertIn(f"LogGP, between ranks 0 and {RANKS - 1}: L ", text)
+        self.assertRegex(text, r"\n  100000 \|")
+
     @unittest.skipIf(RANKS > 1, "how ranks agree on wrong usage is command_line_test.py's")
     def test_wrong_usage_exits_2(self):
         for arguments, words in ((["--shapes", "32x64x7"], ["'32x64x7' is not a shape", "NxCxHxW"]),
@@ -129,6 +197,14 @@ class BenchTest(unittest.TestCase):
                                  (["--reduction", "slow"], ["--reduction", "reproducible|fast|both"]),
                                  (["--threads", "0"], ["--threads"]),
                                  (["--seconds", "-1"], ["--seconds"]),
+                                 (["--comm", "--shapes", "4x4"], ["--comm", "--shapes"]),
+                                 (["--comm", "--residual"], ["--comm", "--residual"]),
+                                 (["--comm", "--channels", "64,0"], ["'0' is not a number of channels"]),
+                                 (["--comm", "--channels", "64,"], ["'' is not a number of channels"]),
+                                 (["--comm", "--channels", "4x4"], ["'4x4' is not a number of channels"]),
+                                 (["--comm", "--channels", "2097152"], ["wanted 1 to 2^20"]),
+                                 (["--comm", "--channels", "64,64"], ["'64' is given twice"]),
+                                 (["--channels", "64"], ["--channels", "--comm"]),
                                  (["--spoil", "x"], ["--spoil"])):
             with self.subTest(arguments):
                 outcome = tool.run(["bench", *arguments], launcher=False)

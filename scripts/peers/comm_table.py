@@ -91,25 +91,28 @@ def print_model(lines):
 
 def print_torch(rounds):
     """Forward + backward, shape by shape."""
-    times = collections.defaultdict(lambda: collections.defaultdict(dict))
+    times = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
     for number, lines in rounds.items():
         for line in lines:
-            program = line["who"].split("-")[0]
-            cell = times[tuple(line["shape"])][number]
-            cell[program] = cell.get(program, 0.0) + line["median_ms"]
+            for key in ("median_ms", "min_ms"):
+                times[tuple(line["shape"])][number][line["who"].split("-")[0], key] += line[key]
     if not times:
         return
     peer = next(line["who"] for lines in rounds.values() for line in lines if line["who"] != "syncbn")
-    print(f"\nForward + backward on 2 ranks, f32, NCHW, one thread each; {peer}; median ms\n")
-    print(f"{'shape':<17}{'syncbn':>9}{'torch':>9}{'torch/syncbn':>14}")
-    ratios = []
+    print(f"\nForward + backward on 2 ranks, f32, NCHW, one thread each, beside {peer}; ms, median over the rounds of\n"
+          "medians and of minima, which others' load spoils less\n")
+    print(f"{'':<17}{'medians':^32}{'minima':^32}\n{'shape':<17}" + 2 * f"{'syncbn':>9}{'torch':>9}{'torch/syncbn':>14}")
+    ratios = {"median_ms": [], "min_ms": []}
     for shape, by_round in times.items():
-        ratios.append(statistics.median(cell["torch"] / cell["syncbn"] for cell in by_round.values()))
-        ours, theirs = (statistics.median(cell[name] for cell in by_round.values()) for name in ("syncbn", "torch"))
         extents = shape if shape[2] * shape[3] > 1 else shape[:2]
-        print(f"{'x'.join(map(str, extents)):<17}{ours:>9.3f}{theirs:>9.3f}{ratios[-1]:>14.2f}")
-    mean = math.exp(statistics.fmean(math.log(ratio) for ratio in ratios))
-    print(f"geometric mean{mean:>35.2f}   ({len(ratios)} shapes, {min(ratios):.2f} to {max(ratios):.2f})")
+        cells = ""
+        for key, all_ratios in ratios.items():
+            ours, theirs = ([cell[name, key] for cell in by_round.values()] for name in ("syncbn", "torch"))
+            all_ratios.append(statistics.median(other / own for own, other in zip(ours, theirs)))
+            cells += f"{statistics.median(ours):>9.3f}{statistics.median(theirs):>9.3f}{all_ratios[-1]:>14.2f}"
+        print(f"{'x'.join(map(str, extents)):<17}{cells}")
+    means = (math.exp(statistics.fmean(map(math.log, all_ratios))) for all_ratios in ratios.values())
+    print(f"{'geometric mean':<17}" + "".join(f"{mean:>32.2f}" for mean in means))
 
 
 def main():
