@@ -52,12 +52,14 @@ def print_overlap(lines, title):
     if not lines:
         return
     milliseconds, calls = lines[0]["compute_ms"], lines[0]["progress_calls"]
-    print(f"\n{title}: waiting in finish_forward_train(), us, median (mean): straight after begin, after {milliseconds:g} ms of\n"
-          f"computing, and with {calls} calls of progress() in these\n")
-    print(f"{'ranks':>5}{'channels':>9}  {'exchange':<11}{'at once':>19}{'computing':>19}{'progress()':>19}")
+    print(f"\n{title}: waiting in finish_forward_train(), us, median (lower quartile, mean): straight after begin,\n"
+          f"after {milliseconds:g} ms of computing, and with {calls} calls of progress() in these\n")
+    print(f"{'ranks':>5}{'channels':>9}  {'exchange':<11}{'at once':>27}{'computing':>27}{'progress()':>27}")
     for line in lines:
-        waits = "".join(f"{line[name + '_us']:>10.1f} {'(%.1f)' % line[name + '_mean_us']:>8}"
-                        for name in ("wait", "residual", "progress_residual"))
+        waits = ""
+        for name in ("wait", "residual", "progress_residual"):
+            others = f"({line[name + '_quartile_us']:.1f}, {line[name + '_mean_us']:.1f})"
+            waits += f"{line[name + '_us']:>10.1f} {others:>16}"
         print(f"{marked(line):>5}{line['channels']:>9}  {line['exchange']:<11}{waits}")
 
 

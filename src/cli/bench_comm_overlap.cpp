@@ -62,8 +62,9 @@ class Trial {
   }
 
   Wait beyond(const Trial& alone) const {
-    return {std::max(0.0, median(seconds_) - median(alone.seconds_)),
-            std::max(0.0, mean(seconds_) - mean(alone.seconds_))};
+    const auto more = [](double longer, double shorter) { return std::max(0.0, longer - shorter); };
+    return {more(median(seconds_), median(alone.seconds_)), more(mean(seconds_), mean(alone.seconds_)),
+            more(lower_quartile(seconds_), lower_quartile(alone.seconds_))};
   }
 
  private:

@@ -17,7 +17,8 @@ constexpr int kProgressCalls = 20;
 /// Seconds; over the repetitions in which every rank was running all the time, of the slowest rank in each.
 struct Wait {
   double median = 0.0;
-  double mean = 0.0;  ///< Says more where messages alternate between quick and slow, as on delayed networks.
+  double mean = 0.0;      ///< Says more where messages alternate between quick and slow, as on delayed networks.
+  double quartile = 0.0;  ///< The lower one: says more where other processes disturb more than half of the repetitions.
 };
 
 /// How long finish_forward_train() of a layer over all ranks takes beyond that of each rank alone.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <string>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 #include <sched.h>
@@ -131,35 +133,37 @@ void CommReport::add(const std::vector<SyncCost>& costs, const std::vector<Messa
 void CommReport::add(const std::vector<Overlap>& overlaps) const {
   if (!options_.json) {
     std::printf(
-        "\nWaiting in finish_forward_train(), median (mean): straight after begin, after %g ms of computing, and with\n"
-        "%d calls of progress() in these\n%8s  %-10s %20s %20s %20s\n",
+        "\nWaiting in finish_forward_train(), median (lower quartile, mean): straight after begin, after %g ms of\n"
+        "computing, and with %d calls of progress() in these\n%8s  %-10s %25s %25s %25s\n",
         1e3 * kComputeSeconds, kProgressCalls, "channels", "exchange", "at once", "computing", "progress()");
   }
   for (const Overlap& o : overlaps) {
+    const std::pair<const char*, Wait> waits[] = {
+        {"wait", o.at_once}, {"residual", o.after_computing}, {"progress_residual", o.after_progress_calls}};
     if (options_.json) {
-      print_line({{"who", "syncbn"},
-                  {"what", "overlap"},
-                  {"ranks", ranks_.count},
-                  {"hosts", ranks_.hosts},
-                  {"oversubscribed", ranks_.is_oversubscribed},
-                  {"bound", ranks_.is_bound},
-                  {"channels", o.channels},
-                  {"exchange", name_of(o.exchange)},
-                  {"compute_ms", 1e3 * kComputeSeconds},
-                  {"progress_calls", kProgressCalls},
-                  {"wait_us", us(o.at_once.median)},
-                  {"wait_mean_us", us(o.at_once.mean)},
-                  {"residual_us", us(o.after_computing.median)},
-                  {"residual_mean_us", us(o.after_computing.mean)},
-                  {"progress_residual_us", us(o.after_progress_calls.median)},
-                  {"progress_residual_mean_us", us(o.after_progress_calls.mean)}});
+      nlohmann::ordered_json line{{"who", "syncbn"},
+                                  {"what", "overlap"},
+                                  {"ranks", ranks_.count},
+                                  {"hosts", ranks_.hosts},
+                                  {"oversubscribed", ranks_.is_oversubscribed},
+                                  {"bound", ranks_.is_bound},
+                                  {"channels", o.channels},
+                                  {"exchange", name_of(o.exchange)},
+                                  {"compute_ms", 1e3 * kComputeSeconds},
+                                  {"progress_calls", kProgressCalls}};
+      for (const auto& [name, wait] : waits) {
+        line[std::string(name) + "_us"] = us(wait.median);
+        line[std::string(name) + "_quartile_us"] = us(wait.quartile);
+        line[std::string(name) + "_mean_us"] = us(wait.mean);
+      }
+      print_line(line);
       continue;
     }
     std::printf("%8lld  %-10s", static_cast<long long>(o.channels), name_of(o.exchange));
-    for (const Wait& wait : {o.at_once, o.after_computing, o.after_progress_calls}) {
-      char text[48];
-      std::snprintf(text, sizeof text, "%.1f (%.1f)", us(wait.median), us(wait.mean));
-      std::printf(" %20s", text);
+    for (const auto& [name, wait] : waits) {
+      char text[64];
+      std::snprintf(text, sizeof text, "%.1f (%.1f, %.1f)", us(wait.median), us(wait.quartile), us(wait.mean));
+      std::printf(" %25s", text);
     }
     std::printf("\n");
   }

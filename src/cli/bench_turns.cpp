@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numeric>
+#include <utility>
 
 #include "agree.hpp"
 
@@ -65,6 +66,13 @@ class Turns {
   Rhythm rhythm_;
 };
 
+/// In order of size, from 0.
+double nth(std::vector<double> values, std::size_t place) {
+  const auto wanted = values.begin() + static_cast<std::ptrdiff_t>(place);
+  std::nth_element(values.begin(), wanted, values.end());
+  return *wanted;
+}
+
 }  // namespace
 
 void take_turns(const std::vector<Contestant*>& contestants, double budget_seconds, MPI_Comm comm, Rhythm rhythm) {
@@ -78,9 +86,13 @@ void take_turns(const std::vector<Contestant*>& contestants, double budget_secon
 }
 
 double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  const std::size_t place = values.size() / 2;
+  return nth(std::move(values), place);
+}
+
+double lower_quartile(std::vector<double> values) {
+  const std::size_t place = values.size() / 4;
+  return nth(std::move(values), place);
 }
 
 double mean(const std::vector<double>& values) {

@@ -35,6 +35,7 @@ void take_turns(const std::vector<Contestant*>& contestants, double budget_secon
 
 /// Of a list that is not empty; of two in the middle the greater.
 double median(std::vector<double> values);
+double lower_quartile(std::vector<double> values);
 double mean(const std::vector<double>& values);
 double least(const std::vector<double>& values);
 
