@@ -37,9 +37,15 @@ MessageHeader header_of(std::int32_t rank, const RoundKey& key) {
 
 /// What ranks that are not in step may be doing. The first two are in step: with data, and without.
 const RoundKey kKeys[] = {
-    kInStep,    {RoundKey::kAnyPass, 7, 30},                          // in step
-    {3, 7, 30}, {2, 8, 30},                  {2, 7, 29}, {2, 7, 31},  // another pass, layer or step
-    {3, 8, 4},  {RoundKey::kAnyPass, 8, 30}, {RoundKey::kAnyPass, 7, 31},
+    kInStep,
+    {RoundKey::kAnyPass, 7, 30},  // in step
+    {3, 7, 30},
+    {2, 8, 30},
+    {2, 7, 29},
+    {2, 7, 31},  // another pass, layer or step
+    {3, 8, 4},
+    {RoundKey::kAnyPass, 8, 30},
+    {RoundKey::kAnyPass, 7, 31},
 };
 
 Headers random_headers(int ranks, std::mt19937& dice) {

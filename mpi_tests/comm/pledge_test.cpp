@@ -34,8 +34,8 @@ std::vector<unsigned char> words(int value) {
 void expect_found(Group& group, const std::vector<int>& values) {
   const auto mine = words(values[static_cast<std::size_t>(group.rank())]);
   std::int64_t count = 0;
-  const auto found = group.pledge(OwnPass::split, mine.data(), mine.size(), {group.rank() + 1, std::nullopt},
-                                  std::nullopt, &count);
+  const auto found =
+      group.pledge(OwnPass::split, mine.data(), mine.size(), {group.rank() + 1, std::nullopt}, std::nullopt, &count);
   const auto ranks = static_cast<std::int64_t>(values.size());
   EXPECT_EQ(count, ranks * (ranks + 1) / 2);
   const auto other = std::find_if(values.begin(), values.end(), [&](int v) { return v != values.front(); });
@@ -69,8 +69,7 @@ TEST(Pledge, AProblemIsToldInsteadAndTheGroupGoesOn) {
         problem = comm::Problem{ErrorCode::shape, "too many of rank " + std::to_string(world.rank())};
       }
       const int mine = world.rank();
-      const Caught caught =
-          error_of([&] { world.group().pledge(OwnPass::split, &mine, sizeof mine, {}, problem); });
+      const Caught caught = error_of([&] { world.group().pledge(OwnPass::split, &mine, sizeof mine, {}, problem); });
       expect_same_error_everywhere(caught, ErrorCode::shape,
                                    {"too many of rank " + std::to_string(culprit), of_rank(culprit)});
     }

@@ -152,9 +152,9 @@ TEST(BatchNormExchange, AnUnknownExchangeOnOneRankIsAnErrorOnAll) {
   for (const char* value : {"ring", "", "ALL_GATHER"}) {
     const EnvironmentVariable variable(kVariable, world_rank() == culprit ? value : "automatic");
     const Caught caught = error_of([&] { Communicator comm(MPI_COMM_WORLD); });
-    expect_same_error_everywhere(caught, ErrorCode::option,
-                                 {"SYNCBN_EXCHANGE is '" + std::string(value) + "'", "automatic, all_reduce or all_gather",
-                                  of_rank(culprit)});
+    expect_same_error_everywhere(
+        caught, ErrorCode::option,
+        {"SYNCBN_EXCHANGE is '" + std::string(value) + "'", "automatic, all_reduce or all_gather", of_rank(culprit)});
     // An option counts more than the variable, which is not read then.
     EXPECT_EQ(Communicator(MPI_COMM_WORLD, options_with(Exchange::all_reduce)).size(), world_size());
   }
@@ -187,7 +187,8 @@ TEST(CallbackTransport, AFailureIsAnMpiErrorAndTheEndOfTheGroup) {
   fails = true;
   const Caught first = error_of([&] { run_step(layer, layer_case); });
   EXPECT_EQ(first.code, ErrorCode::mpi);
-  for (const std::string& part : {std::string("'bn' forward"), std::string("the cable is cut"), of_rank(world_rank())}) {
+  for (const std::string& part :
+       {std::string("'bn' forward"), std::string("the cable is cut"), of_rank(world_rank())}) {
     EXPECT_NE(first.text.find(part), std::string::npos) << "'" << part << "' is not in: " << first.text;
   }
   EXPECT_TRUE(same_bits(state_bytes(layer), before));
