@@ -184,6 +184,7 @@ TEST(Groups, TheCallersCommunicatorIsNotTouched) {
   int done = 1;
   MPI_Test(&request, &done, MPI_STATUS_IGNORE);
   EXPECT_FALSE(done) << "took a message of the library";
+  MPI_Barrier(MPI_COMM_WORLD);  // all have asked before anybody sends
   MPI_Errhandler found = MPI_ERRHANDLER_NULL;
   MPI_Comm_get_errhandler(comm, &found);
   EXPECT_EQ(found, handler);
