@@ -93,7 +93,8 @@ class BatchNorm {
   /// message is on its way. begin_* sums and sends, finish_* waits and writes y, the cache and the running statistics; tensors
   /// and cache must stay as they are in between. A wrong argument is an error of finish_*, on all ranks. Layers may be
   /// finished in any order that is the same on all ranks; of one layer only one pass may be in flight (else StateError, on
-  /// the calling rank). Collective, each.
+  /// the calling rank). A layer that is destroyed in between, on all ranks, loses the pass; other layers go on, and the
+  /// message's memory stays until the process ends. Collective, each.
   void begin_forward_train(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {});
   void finish_forward_train();
 
@@ -141,7 +142,8 @@ class BatchNorm {
   void backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual = {});
 
   /// backward() and backward_input() in two halves, as begin_forward_train(). The cache, too, must stay as it is. Behind a
-  /// ReLU begin_backward() writes the masked gradient already.
+  /// ReLU begin_backward() writes the masked gradient already. For a frozen cache nothing is sent, and a wrong argument is
+  /// thrown by begin_*, on this rank.
   void begin_backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, BatchNormGradients& gradients,
                       TensorView dresidual = {});
   void begin_backward_input(const BatchNormCache& cache, ConstTensorView dy, TensorView dx, TensorView dresidual = {});

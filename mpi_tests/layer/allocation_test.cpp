@@ -74,6 +74,14 @@ TEST(BatchNormAllocation, NoneAfterTheFirstStep) {
         layer.backward(cache, dy.view(), dx.view(), gradients);
         layer.backward(cache, dy.view(), TensorView(), gradients);
         layer.forward_eval(x.view(), y.view());
+        layer.begin_forward_train(x.view(), y.view(), cache);
+        layer.progress();
+        layer.finish_forward_train();
+        layer.begin_backward(cache, dy.view(), dx.view(), gradients);
+        layer.progress();
+        layer.finish_backward();
+        layer.begin_backward_input(cache, dy.view(), dx.view());
+        layer.finish_backward();
       };
       step();
       const long before = allocations;

@@ -171,6 +171,12 @@ TEST(BatchNormHalvesErrors, AFrozenBackwardPassHasHalvesToo) {
   bench.layer->finish_backward();
   EXPECT_TRUE(same_bits(bench.dx.values, dx.values));
   EXPECT_EQ(values_of(bench.gradients.dgamma), values_of(want.dgamma));
+  // No message, so nobody else is told of a wrong argument, and it need not wait for finish_backward().
+  Tensor<float> wrong(1, 5, {3}, Layout::channels_first);
+  const Caught caught =
+      error_of([&] { bench.layer->begin_backward(cache, wrong.view(), bench.dx.view(), bench.gradients); });
+  EXPECT_EQ(caught.code, ErrorCode::shape) << caught.text;
+  expect_refused([&] { bench.layer->finish_backward(); }, kNotBegun);
   bench.expect_works_after(0);
 }
 
