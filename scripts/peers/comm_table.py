@@ -98,6 +98,9 @@ def print_torch(rounds):
         for line in lines:
             for key in ("median_ms", "min_ms"):
                 times[tuple(line["shape"])][number][line["who"].split("-")[0], key] += line[key]
+    # A run that was ended early has shapes with one program only.
+    times = {shape: cells for shape, by_round in times.items()
+             if (cells := [cell for cell in by_round.values() if len(cell) == 4])}
     if not times:
         return
     peer = next(line["who"] for lines in rounds.values() for line in lines if line["who"] != "syncbn")
@@ -105,11 +108,11 @@ def print_torch(rounds):
           "medians and of minima, which others' load spoils less\n")
     print(f"{'':<17}{'medians':^32}{'minima':^32}\n{'shape':<17}" + 2 * f"{'syncbn':>9}{'torch':>9}{'torch/syncbn':>14}")
     ratios = {"median_ms": [], "min_ms": []}
-    for shape, by_round in times.items():
+    for shape, rounds_of_shape in times.items():
         extents = shape if shape[2] * shape[3] > 1 else shape[:2]
         cells = ""
         for key, all_ratios in ratios.items():
-            ours, theirs = ([cell[name, key] for cell in by_round.values()] for name in ("syncbn", "torch"))
+            ours, theirs = ([cell[name, key] for cell in rounds_of_shape] for name in ("syncbn", "torch"))
             all_ratios.append(statistics.median(other / own for own, other in zip(ours, theirs)))
             cells += f"{statistics.median(ours):>9.3f}{statistics.median(theirs):>9.3f}{all_ratios[-1]:>14.2f}"
         print(f"{'x'.join(map(str, extents)):<17}{cells}")
