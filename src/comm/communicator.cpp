@@ -39,7 +39,7 @@ std::unique_ptr<comm::MpiTransport> ready_transport(MPI_Comm comm, double deadli
       transport->give_up();
       comm::keep_for_ever(std::move(transport));
       throw TimeoutError("[Communicator construction] not all ranks came within the deadline of " +
-                         std::to_string(deadline_seconds) + " s");
+                         comm::seconds_text(deadline_seconds));
     }
     sched_yield();
   }

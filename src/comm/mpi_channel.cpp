@@ -86,11 +86,13 @@ MPI_Datatype MpiChannel::message_type(std::size_t bytes, Merge merge) {
   return type;
 }
 
-/// A function of what all ranks share, and of nothing else.
+/// A function of what all ranks share, and of nothing else. Two ranks: the all-gather took 0.58 to 0.86 of the all-reduce's
+/// time at 64 to 2048 channels, in shared memory. More: about the same while all messages together have some 64 KiB, and
+/// 1.2 to 1.6 above (three ranks on two cores); but between hosts its one step wins up to twice that size.
 bool MpiChannel::uses_all_gather(std::size_t bytes, Exchange exchange) const {
-  constexpr std::size_t kMostGathered = std::size_t{1} << 18;
   if (exchange != Exchange::automatic) return exchange == Exchange::all_gather;
-  return bytes * static_cast<std::size_t>(size_) <= kMostGathered;
+  const std::size_t most = std::size_t{1} << (size_ == 2 ? 20 : 17);
+  return bytes * static_cast<std::size_t>(size_) <= most;
 }
 
 void MpiChannel::start_merge(std::byte* message, std::size_t bytes, Merge merge, Exchange exchange) {

@@ -21,12 +21,6 @@ constexpr double kAliveEvery = 1.0;      // seconds
 constexpr double kAnswersWithin = 0.5;   // a rank that waits looks at its notes every millisecond
 constexpr double kVerdictWithin = 0.35;  // of a lower member of the committee, after that
 
-std::string number(double seconds) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", seconds);
-  return text;
-}
-
 std::string rank_of(int rank, int size) { return "rank " + std::to_string(rank) + " of " + std::to_string(size); }
 
 /// "rank 2 of 4", "ranks 2, 3, 5 and 17 more of 64"
@@ -42,6 +36,12 @@ std::string ranks_of(const std::vector<int>& ranks, int size) {
 }
 
 }  // namespace
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g s", seconds);
+  return text;
+}
 
 void Watch::wait(Awaited& awaited) {
   call(awaited, [&] { wait_unguarded(awaited); });
@@ -79,12 +79,14 @@ void Watch::wait_unguarded(Awaited& awaited) {
       std::this_thread::sleep_for(std::chrono::microseconds(500));
     }
   }
-  // Who comes too late finds the others' messages waiting, and their verdict, too.
-  listen(awaited);
+  // Who comes too late finds the others' messages waiting, and their verdict, too. (Rounds that follow each other within a
+  // millisecond are not late.)
+  if (Seconds(Clock::now() - last_listened()).count() > kListenEvery) listen(awaited);
 }
 
 void Watch::listen(const Awaited& awaited) {
   const std::lock_guard lock(mutex_);
+  last_listened_.store(Clock::now().time_since_epoch().count(), std::memory_order_relaxed);
   if (has_failed()) throw_failure();
   Note note;
   Places places;
@@ -174,7 +176,7 @@ Note Watch::verdict_on(const Places& places) const {
       std::find_if(it, places.end(), [&](const auto& p) { return p.second.text != place && !p.second.fits_all; });
   const auto shortest = std::min_element(
       places.begin(), places.end(), [](const auto& a, const auto& b) { return a.second.deadline < b.second.deadline; });
-  const std::string limit = " within the deadline of " + number(shortest->second.deadline) + " s";
+  const std::string limit = " within the deadline of " + seconds_text(shortest->second.deadline);
   ErrorCode code = ErrorCode::timeout;
   std::string text;
   if (!missing.empty()) {

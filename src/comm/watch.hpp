@@ -14,6 +14,9 @@
 
 namespace syncbn::comm {
 
+/// "2.5 s"
+std::string seconds_text(double seconds);
+
 /// Something that a rank waits for.
 class Awaited {
  public:
@@ -82,6 +85,9 @@ class Watch {
   void listen(const Awaited& awaited);
   void wait_unguarded(Awaited& awaited);
   bool take_alive();
+  Clock::time_point last_listened() const {
+    return Clock::time_point(Clock::duration(last_listened_.load(std::memory_order_relaxed)));
+  }
   void check_left(const Awaited& awaited);
   void sort_note(const Note& note, Places& places);
   [[noreturn]] void inquire(const Awaited& awaited, Places places);
@@ -94,7 +100,8 @@ class Watch {
   Transport& transport_;
   double deadline_;
   std::atomic<bool> has_failed_{false};
-  std::recursive_mutex mutex_;  // of what follows
+  std::atomic<Clock::rep> last_listened_{0};  // since the clock's epoch
+  std::recursive_mutex mutex_;                // of what follows
   ErrorCode code_ = ErrorCode::none;
   std::string text_;
   bool is_new_ = false;  // the failure has not been thrown yet
