@@ -120,7 +120,7 @@ TEST(BatchNormExchange, APassIsOneCollective) {
 
 // Messages of many channels are merged on the way, with the same result.
 TEST(BatchNormExchange, AutomaticTakesTheAllReduceForLargeMessages) {
-  auto layer_case = make_case<float>({.seed = 4600, .channels = 8192},
+  auto layer_case = make_case<float>({.seed = 4600, .channels = 16384},
                                      inputs::split(inputs::Split::uneven, 2 * world_size(), world_size()));
   std::vector<Bytes> results;
   for (const Exchange exchange : {Exchange::automatic, Exchange::all_gather}) {

@@ -81,7 +81,7 @@ void Watch::wait_unguarded(Awaited& awaited) {
   }
   // Who comes too late finds the others' messages waiting, and their verdict, too. (Rounds that follow each other within a
   // millisecond are not late.)
-  if (Seconds(Clock::now() - last_listened()).count() > kListenEvery) listen(awaited);
+  if (has_failed() || Seconds(Clock::now() - last_listened()).count() > kListenEvery) listen(awaited);
 }
 
 void Watch::listen(const Awaited& awaited) {
