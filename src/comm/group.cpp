@@ -184,8 +184,8 @@ std::unique_ptr<Channel> Group::open_channel(const std::string& place) {
 
 void Group::merge(std::byte* data, std::size_t bytes, Merge merge_data, Exchange exchange, const std::string& place) {
   if (bulk_ == nullptr) bulk_ = open_channel(place);
-  bulk_data_.resize((bytes + 7) /
-                    8);  // a copy of our own: the caller's memory need not live as long as a lost operation
+  // A copy of our own: the caller's memory need not live as long as a lost operation.
+  bulk_data_.resize((bytes + 7) / 8);
   auto* copy = reinterpret_cast<std::byte*>(bulk_data_.data());
   std::memcpy(copy, data, bytes);
   ChannelAwaited awaited(bulk_.get(), place);
