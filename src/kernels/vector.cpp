@@ -2,7 +2,11 @@
 // The kernels with vectors: the same text compiled for each instruction set, by Highway.
 
 // Two sets on x86-64; every other processor has the one that the compiler's flags name.
+#ifdef SYNCBN_WITHOUT_AVX512  // where a compiler checks every access, and needs minutes for each set
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_AVX3)
+#else
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/vector.cpp"
 #include "hwy/foreach_target.h"  // must come before highway.h
