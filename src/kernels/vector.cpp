@@ -82,7 +82,7 @@ bool has_f16c() {  // which clang 14 has no name for
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 // Asked once: where a hypervisor answers cpuid, that takes microseconds.
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
   static const bool has = [] {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
            __builtin_cpu_supports("bmi2") && has_f16c();
