@@ -23,7 +23,7 @@ set(SYNCBN_TEST_ENVIRONMENT
 
 # What the sanitizers are told. A fault ends the program with an exit code that is not 0. Open MPI's own leaks and races are
 # left out; the stack of an allocation is unwound by its tables, because MPI's libraries have no frame pointers. libarcher tells
-# ThreadSanitizer where OpenMP's threads wait for each other. SYNCBN_ISA: the kernels that are instrumented.
+# ThreadSanitizer where OpenMP's threads wait for each other. SYNCBN_ISA: the kernels that this build has.
 set(_syncbn_suppressions "${PROJECT_SOURCE_DIR}/scripts/sanitizers")
 if(SYNCBN_SANITIZE STREQUAL "address")
   list(APPEND SYNCBN_TEST_ENVIRONMENT
