@@ -87,7 +87,8 @@ class Communicator {
   void wait(MPI_Request& request, const std::string& what) const;
 
   /// For a rank that is busy for long while the others wait for it (it writes a checkpoint, it evaluates alone): their deadlines
-  /// start again. To be called every now and then; it sends each of them at most one small note a second. Local.
+  /// start again. To be called every now and then; it sends each of them at most one small note a second, or four
+  /// in the time of the deadline. Local.
   void still_here() const;
 
   /// The group behind it, for the layer's own use.

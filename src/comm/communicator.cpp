@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <sched.h>
 
@@ -46,10 +47,30 @@ std::unique_ptr<comm::MpiTransport> ready_transport(MPI_Comm comm, double deadli
   return transport;
 }
 
+/// Does the program's all-gather give every rank's bytes, in the order of ranks? The same answer on all ranks.
+void check_all_gather(int rank, int size, const AllGather& all_gather) {
+  const std::int64_t mine[2] = {rank, size};
+  std::vector<std::int64_t> all(2 * static_cast<std::size_t>(size), -1);
+  try {
+    all_gather(mine, sizeof mine, all.data());
+  } catch (const std::exception& error) {
+    throw MpiError(std::string("[Communicator construction] the all-gather that the program gave failed: ") +
+                   error.what());
+  }
+  for (std::int64_t r = 0; r < size; ++r) {
+    const std::int64_t* got = all.data() + 2 * r;
+    if (got[0] == r && got[1] == size) continue;
+    throw OptionError("[Communicator construction] the all-gather that the program gave brings rank " +
+                      std::to_string(got[0]) + " of " + std::to_string(got[1]) + " in place " + std::to_string(r) +
+                      " of " + std::to_string(size));
+  }
+}
+
 class RequestAwaited final : public comm::Awaited {
  public:
   RequestAwaited(MPI_Request& request, const std::string& what) : request_(request), what_(what) {}
   bool test() override {
+    comm::check_mpi_is_running();
     int done = 0;
     comm::check(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), "MPI_Test");
     is_done_ = done != 0;
@@ -139,6 +160,7 @@ Communicator::Communicator(int rank, int size, AllGather all_gather, const Commu
     group_ = Communicator().group_;
     return;
   }
+  check_all_gather(rank, size, all_gather);
   group_ = group_over(std::make_unique<comm::CallbackTransport>(rank, size, std::move(all_gather)), options);
 }
 

@@ -117,6 +117,7 @@ void MpiChannel::start_broadcast(std::byte* data, std::size_t bytes, int root) {
 
 bool MpiChannel::test() {
   if (request_ == MPI_REQUEST_NULL) return true;
+  check_mpi_is_running();  // else MPI ends the program
   int done = 0;
   check(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), "MPI_Test");
   if (!done) return false;

@@ -31,11 +31,8 @@ MpiTransport::MpiTransport(MPI_Comm comm) {
 
 MpiTransport::~MpiTransport() {
   if (mpi_is_finalized()) return;
-  for (Posted& sent : posted_) {
-    int done = 0;
-    MPI_Test(&sent.request, &done, MPI_STATUS_IGNORE);
-    if (!done) keep_for_ever(std::move(sent.note));
-  }
+  drop_sent();
+  for (Posted& waiting : posted_) keep_for_ever(std::move(waiting.note));
   if (is_given_up_) return;
   try {  // takes what has come, so that the communicator is freed with nothing left in it
     Note note;
@@ -55,8 +52,19 @@ std::unique_ptr<Channel> MpiTransport::open_channel() {
   return std::make_unique<MpiChannel>(comm(), rank_, size_);
 }
 
+/// Forgets notes that are on their way.
+void MpiTransport::drop_sent() {
+  const auto is_sent = [](Posted& posted) {
+    int done = 0;
+    MPI_Test(&posted.request, &done, MPI_STATUS_IGNORE);
+    return done != 0;
+  };
+  posted_.erase(std::remove_if(posted_.begin(), posted_.end(), is_sent), posted_.end());
+}
+
 void MpiTransport::post(const Note& note, int to) {
   check_mpi_is_running();  // a late error has notes for the others, too
+  drop_sent();             // a rank that says for hours that it is still here would collect them
   posted_.push_back({std::make_unique<Note>(note), MPI_REQUEST_NULL});
   Posted& sent = posted_.back();
   check(MPI_Isend(sent.note.get(), sizeof(Note), MPI_BYTE, to, kNoteTag, comm(), &sent.request), "MPI_Isend");

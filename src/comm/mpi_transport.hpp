@@ -37,6 +37,8 @@ class MpiTransport final : public Transport {
     MPI_Request request;
   };
 
+  void drop_sent();
+
   int rank_ = 0;
   int size_ = 1;
   std::unique_ptr<MpiChannel> base_;  // for notes, and to make channels from

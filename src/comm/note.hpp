@@ -25,7 +25,7 @@ struct Note {
   Kind kind = Kind::waiting;
   std::int32_t from = 0;
   ErrorCode code = ErrorCode::none;
-  std::int32_t channel = 0;
+  std::int32_t channel = 0;  ///< That the sender waits for (-1: none), or has left.
   std::int64_t rounds = 0;
   double deadline = 0;        ///< The sender's, in seconds; of waiting.
   std::int32_t fits_all = 0;  ///< Is the sender in step with whatever the others wait for? Of waiting.

@@ -99,6 +99,7 @@ class Rounds final : private Awaited {
 
   bool test() override { return channel_->test(); }
   std::string place() const override;
+  std::int32_t channel() const override { return number_; }
   bool needs(std::int32_t channel, std::int64_t rounds) const override;
 
   void send(const MessageHeader& filled, Merge merge_messages);

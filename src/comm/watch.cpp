@@ -99,7 +99,7 @@ void Watch::listen(const Awaited& awaited) {
 void Watch::sort_note(const Note& note, Places& places) {
   switch (note.kind) {
     case Note::Kind::waiting:
-      places[note.from] = {note.text, note.deadline, note.fits_all != 0};
+      places[note.from] = {note.text, note.deadline, note.fits_all != 0, note.channel};
       return;
     case Note::Kind::verdict:
       accept_verdict(note.code, note.text);
@@ -129,10 +129,11 @@ void Watch::check_left(const Awaited& awaited) {
 void Watch::inquire(const Awaited& awaited, Places places) {
   const int rank = transport_.rank();
   const std::string place = awaited.place();
-  places[rank] = {place, deadline_, awaited.fits_all()};
+  places[rank] = {place, deadline_, awaited.fits_all(), awaited.channel()};
   Note mine(Note::Kind::waiting, rank, place);
   mine.deadline = deadline_;
   mine.fits_all = awaited.fits_all();
+  mine.channel = awaited.channel();
   const int asked = rank < kCommittee ? transport_.size() : std::min(kCommittee, transport_.size());
   for (int other = 0; other < asked; ++other) {
     if (other != rank) transport_.post(mine, other);
@@ -172,8 +173,8 @@ Note Watch::verdict_on(const Places& places) const {
   if (it == places.end()) it = places.begin();
   const int first = it->first;
   const std::string& place = it->second.text;
-  const auto other =
-      std::find_if(it, places.end(), [&](const auto& p) { return p.second.text != place && !p.second.fits_all; });
+  const auto other = std::find_if(it, places.end(),
+                                  [&](const auto& p) { return !p.second.is_same(it->second) && !p.second.fits_all; });
   const auto shortest = std::min_element(
       places.begin(), places.end(), [](const auto& a, const auto& b) { return a.second.deadline < b.second.deadline; });
   const std::string limit = " within the deadline of " + seconds_text(shortest->second.deadline);
@@ -186,9 +187,15 @@ Note Watch::verdict_on(const Places& places) const {
   } else if (other != places.end()) {
     code = ErrorCode::mismatch;
     text = "the ranks are out of step: " + rank_of(first, size) + " is in " + place + ", " +
-           rank_of(other->first, size) + " is in " + other->second.text;
+           rank_of(other->first, size) + " is in " + other->second.text +
+           (other->second.text == place ? " of another layer" : "") + "; the deadline of " +
+           seconds_text(shortest->second.deadline) + " has passed";
   } else {
+    const auto joined = std::find_if(places.begin(), places.end(), [](const auto& p) { return p.second.fits_all; });
     text = place + ": all " + std::to_string(size) + " ranks are here, but were not" + limit;
+    if (joined != places.end()) {
+      text += "; rank " + std::to_string(joined->first) + " is in join(), which answers in layers alone";
+    }
   }
   Note verdict(Note::Kind::verdict, transport_.rank(), text);
   verdict.code = code;
@@ -242,7 +249,8 @@ bool Watch::take_alive() {
 void Watch::say_alive() {
   const std::lock_guard lock(mutex_);
   const Clock::time_point now = Clock::now();
-  if (transport_.size() == 1 || has_failed() || Seconds(now - said_alive_).count() < kAliveEvery) return;
+  const double every = std::min(kAliveEvery, deadline_ / 4);
+  if (transport_.size() == 1 || has_failed() || Seconds(now - said_alive_).count() < every) return;
   said_alive_ = now;
   post_to_all(Note(Note::Kind::alive, transport_.rank(), ""));
 }

@@ -27,6 +27,8 @@ class Awaited {
   virtual bool needs(std::int32_t channel, std::int64_t rounds_of_leaver) const = 0;
   /// True if this rank is in step with any others: it answers in whatever round they are.
   virtual bool fits_all() const { return false; }
+  /// The channel's number; layers of one name are told apart by it. -1: none.
+  virtual std::int32_t channel() const { return -1; }
 
  protected:
   ~Awaited() = default;
@@ -67,7 +69,8 @@ class Watch {
   /// This rank will take part in no further round of a channel: an exception has destroyed its owner.
   void say_left(std::int32_t channel, std::int64_t rounds, const std::string& who) noexcept;
 
-  /// Tells ranks that wait for this one that it is busy: their deadlines start again. At most a note a second is sent to each.
+  /// Tells ranks that wait for this one that it is busy: their deadlines start again. At most a note a second is sent to each, or four in
+  /// the time of the deadline.
   void say_alive();
 
   double deadline() const noexcept { return deadline_; }
@@ -78,6 +81,9 @@ class Watch {
     std::string text;
     double deadline;  // that this rank waits for others, in seconds
     bool fits_all;
+    std::int32_t channel;
+
+    bool is_same(const Place& other) const { return text == other.text && channel == other.channel; }
   };
   using Places = std::map<int, Place>;  // by rank
 

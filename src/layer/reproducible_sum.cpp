@@ -211,19 +211,22 @@ namespace {
 struct SumContract {
   std::int64_t size;
   std::int64_t bins;
+  Exchange exchange;
+  std::int32_t reserved;
 };
 
 std::string text_of(const std::byte* bytes) {
   SumContract contract;
   std::memcpy(&contract, bytes, sizeof contract);
-  return std::to_string(contract.size) + " sums of " + std::to_string(contract.bins) + " bins";
+  return std::to_string(contract.size) + " sums of " + std::to_string(contract.bins) + " bins to " +
+         (contract.exchange == Exchange::all_reduce ? "all_reduce" : "all_gather_merge");
 }
 
-/// Throws on all ranks, before anything is merged: MismatchError unless all bring the same size and precision,
-/// StateError if they bring too many terms together. Collective: one message.
-void check_ranks(comm::Group& group, const ReproducibleSum& sum) {
+/// Throws on all ranks, before anything is merged: MismatchError unless all bring the same size and precision to
+/// the same function, StateError if they bring too many terms together. Collective: one message.
+void check_ranks(comm::Group& group, const ReproducibleSum& sum, Exchange exchange) {
   const statistics::BinsHeader& header = statistics::header_of(sum.payload());
-  const SumContract mine{sum.size(), header.bins};
+  const SumContract mine{sum.size(), header.bins, exchange, 0};
   std::int64_t deposits = 0;
   const auto other =
       group.pledge(comm::OwnPass::sum, &mine, sizeof mine, {header.deposits, std::nullopt}, std::nullopt, &deposits);
@@ -237,7 +240,7 @@ void check_ranks(comm::Group& group, const ReproducibleSum& sum) {
 
 void merge_over(comm::Group& group, const ReproducibleSum& sum, std::byte* block, Exchange exchange) {
   if (group.size() == 1) return;
-  check_ranks(group, sum);
+  check_ranks(group, sum, exchange);
   group.merge(block, sum.payload_bytes(), merge_payload_message, exchange, "[ReproducibleSum]");
 }
 
