@@ -45,6 +45,10 @@ using AllGather = std::function<void(const void* mine, std::size_t bytes, void* 
 /// MPI_Init and MPI_Finalize are the program's business. Objects may outlive MPI_Finalize; they just cannot communicate
 /// then.
 ///
+/// Ranks in error messages are those of the group. A rank that is missing is found out about half a second after the deadline:
+/// so long the others take to ask each other. A rank whose own exception destroys a layer ends the group for all, if they
+/// need it there.
+///
 /// After a TimeoutError, and after any error that says so, the group cannot be used any more: every further call throws.
 /// Operations that never ended keep their memory until the process ends. What the program does then is its own affair;
 /// MPI_Finalize waits for missing ranks, MPI_Abort does not.
@@ -76,9 +80,10 @@ class Communicator {
 
   /// For a rank that has run out of data while others have not: answers in all layers made with this communicator as a rank
   /// with no samples, updates their running statistics, and returns when all ranks have called it, on each of them the
-  /// lowest rank that had data in the last step, from which parameters may be broadcast. Messages of the program's own
-  /// (gradients, for instance) it knows nothing of. Throws what the others throw; then it may be called again. Collective
-  /// in the end. Needs MPI, and MPI_THREAD_MULTIPLE if layers are used by several threads.
+  /// lowest rank that had data in the last step, from which parameters may be broadcast. It knows nothing of messages of the
+  /// program's own (gradients, for instance), nor of other communicators: join one when the other is done. Throws what the
+  /// others throw; then it may be called again. Collective in the end. Needs MPI, and MPI_THREAD_MULTIPLE if layers are used
+  /// by several threads.
   int join();
 
   /// Waits for a request of the caller's on these ranks with the deadline of this communicator: trainers get the same
