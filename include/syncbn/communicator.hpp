@@ -37,7 +37,8 @@ struct CommunicatorOptions {
 };
 
 /// all <- every rank's `bytes` bytes, in the order of ranks: size() times `bytes`. `bytes` is the same on all ranks. May
-/// throw anything derived from std::exception.
+/// throw anything derived from std::exception. The first call, at construction, gathers rank and size, two int64, to see
+/// that it does what it should.
 using AllGather = std::function<void(const void* mine, std::size_t bytes, void* all)>;
 
 /// The group of ranks whose batches count as one. A value: copies share the same group.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 
@@ -99,15 +100,19 @@ Link play(MPI_Comm comm) {
   return link;
 }
 
-/// Gathers from ranks that all say what this one says.
+/// Gathers from ranks that all say what this one says, but for who they are (syncbn::AllGather: the first call).
 class Echo {
  public:
   explicit Echo(int size) : size_(static_cast<std::size_t>(size)) {}
 
   void operator()(const void* mine, std::size_t bytes, void* all) {
     const double start = MPI_Wtime();
-    for (std::size_t rank = 0; rank < size_; ++rank)
-      std::memcpy(static_cast<std::byte*>(all) + rank * bytes, mine, bytes);
+    for (std::size_t rank = 0; rank < size_; ++rank) {
+      std::byte* part = static_cast<std::byte*>(all) + rank * bytes;
+      std::memcpy(part, mine, bytes);
+      const auto number = static_cast<std::int64_t>(rank);
+      if (bytes_ == 0) std::memcpy(part, &number, sizeof number);
+    }
     bytes_ = bytes;
     seconds_ += MPI_Wtime() - start;
   }
