@@ -53,8 +53,8 @@ struct BatchNormGradients {
 /// shard may be a default-made view. A batch that is empty on all ranks changes nothing. Statistics and sums are double
 /// for all types; y and dx are worked out in double for f32 and f64, in float for 16 bits, and rounded once to their type.
 ///
-/// Accuracy, against the exact result, in units in the last place of the largest term of the formula: f32 y within 1, dx
-/// within 2, mean and var correctly rounded; bf16 and f16 likewise in their own type; f64 y and dx some S ulp for planes of S
+/// Accuracy, against the exact result, in units in the last place of the largest term of the formula: f32 y and
+/// dx within 2, mean and var correctly rounded; bf16 and f16 likewise in their own type; f64 y and dx some S ulp for planes of S
 /// positions where mean is not large against sigma, and 4 and 13 for 2-D (mpi_tests/layer/accuracy_test.cpp has the bounds).
 /// Subnormal numbers count: a program that has the processor flush them to zero gets other bits for tiny data.
 /// Limits: 2^24 channels, 2^26 samples in the global batch (more throw StateError on all ranks).
@@ -79,7 +79,8 @@ class BatchNorm {
   ///
   /// @param x  This rank's samples.
   /// @param y  Shape, layout and type of x, overwritten. May be x itself; then this cache cannot serve backward().
-  /// @param residual  (each rank decides for itself whether it has one) z, the same again, added to the result in front of the activation; may be y; none: nothing added.
+  /// @param residual  z, the same again, added to the result in front of the activation; may be y; none: nothing added. (Each
+  ///                  rank decides for itself.)
   /// @return   (or `cache`, whose storage is reused) the statistics and what backward() needs.
   ///
   /// Collective: one all-reduce; none if the group is one rank.

@@ -20,7 +20,7 @@ class Group;
 /// How the ranks' messages become one. The result is the same bytes either way.
 enum class Exchange : std::int32_t {
   automatic = 0,   ///< By the number of ranks and the size of the message: all_gather while both are small.
-  all_reduce = 1,  ///< One MPI_Iallreduce with a merge of ours as its operation: log2(P) steps.
+  all_reduce = 1,  ///< One MPI_Iallreduce with a merge of ours as its operation: some log2(P) steps.
   all_gather = 2,  ///< One MPI_Iallgather, and every rank merges for itself: one step, P messages to each rank.
 };
 

@@ -14,9 +14,8 @@ namespace syncbn::comm {
 /// Owns a duplicate of a communicator, on which MPI returns error codes; every code is checked.
 ///
 /// All-reduce: a message is ONE element of a derived type, so MPI cannot cut it up, and a user operation merges whole
-/// messages. (With one element Open MPI uses recursive doubling, also faster than its splitting algorithms for messages
-/// of this size.) All-gather: one round, which needs no help from this process once it has begun; so it is also the one
-/// that travels while the program computes.
+/// messages. All-gather: one round, which needs no help from this process once it has begun; so it is also the one that
+/// travels while the program computes.
 class MpiChannel final : public Channel {
  public:
   /// Starts to duplicate `parent`. Collective.

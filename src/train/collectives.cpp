@@ -14,14 +14,6 @@ namespace syncbn::train {
 
 namespace {
 
-void check(int code, const char* function) {
-  if (code == MPI_SUCCESS) return;
-  std::array<char, MPI_MAX_ERROR_STRING> text{};
-  int length = 0;
-  MPI_Error_string(code, text.data(), &length);
-  throw MpiError(std::string("[trainer] ") + function + " failed: " + text.data());
-}
-
 template <class T>
 void all_reduce(MPI_Comm comm, T* values, Index count, MPI_Datatype type) {
   constexpr Index kChunk = Index{1} << 27;  // counts are int

@@ -11,8 +11,6 @@
 
 namespace syncbn::train {
 
-namespace {
-
 void check(int code, const char* function) {
   if (code == MPI_SUCCESS) return;
   std::array<char, MPI_MAX_ERROR_STRING> text{};
@@ -20,6 +18,8 @@ void check(int code, const char* function) {
   MPI_Error_string(code, text.data(), &length);
   throw MpiError(std::string("[trainer] ") + function + " failed: " + text.data());
 }
+
+namespace {
 
 int delete_watch(MPI_Comm, int, void* watch, void*) {
   delete static_cast<Communicator*>(watch);

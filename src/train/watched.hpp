@@ -8,6 +8,9 @@
 
 namespace syncbn::train {
 
+/// Throws MpiError, naming the MPI function, unless `code` is MPI_SUCCESS.
+void check(int code, const char* function);
+
 /// From now on wait() on `comm` has the deadline of `watch`, which must be over the same ranks. Kept with the MPI_Comm, until
 /// its end or watch_no_more().
 void watch_over(MPI_Comm comm, const Communicator& watch);
