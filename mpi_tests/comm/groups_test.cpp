@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Groups of k ranks: k is how many ranks share their statistics, not how many groups there are.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <stdexcept>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -144,6 +147,25 @@ TEST(Groups, LayersOfDifferentGroupsAreInFlightTogether) {
     const auto want = run_step(blocking[i], layer_case);
     EXPECT_TRUE(same_bits(step_bytes(split[i], steps[i]), step_bytes(blocking[i], want))) << "group " << i;
   }
+}
+
+// Open MPI gives what was sent to a communicator that its receiver has freed to the next one of the same number, and
+// crashes if that has no such rank.
+TEST(Groups, ANoteThatComesTooLateHarmsNoLaterGroup) {
+  const bool is_late = 2 * world_rank() >= world_size();
+  try {
+    const Communicator all(MPI_COMM_WORLD);
+    if (is_late) {  // the others have destroyed theirs when these leave
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      throw std::runtime_error("left");
+    }
+  } catch (const std::runtime_error&) {
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+  std::vector<MPI_Comm> alone(8);  // one of them has the number
+  for (MPI_Comm& comm : alone) MPI_Comm_dup(MPI_COMM_SELF, &comm);
+  for (MPI_Comm& comm : alone) MPI_Comm_free(&comm);
+  expect_group(Communicator(MPI_COMM_WORLD), world_rank(), world_size(), set_of(0, world_size()));
 }
 
 // Groups do not wait for each other, and joining is theirs, too.

@@ -1,82 +1,73 @@
 // SPDX-License-Identifier: MIT
 #include "comm/mpi_transport.hpp"
 
-#include <algorithm>
-#include <utility>
-
-#include "comm/keep.hpp"
 #include "comm/mpi_error.hpp"
 #include "syncbn/error.hpp"
 
 namespace syncbn::comm {
-namespace {
 
-constexpr int kNoteTag = 1;
-
-int size_of(MPI_Comm comm) {
+int ranks_in(MPI_Comm comm) {
+  check_mpi_is_running();
+  if (comm == MPI_COMM_NULL) throw MpiError("[Communicator] the communicator is MPI_COMM_NULL");
   int size = 1;
   check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
   return size;
 }
 
-}  // namespace
-
-MpiTransport::MpiTransport(MPI_Comm comm) {
-  check_mpi_is_running();
-  if (comm == MPI_COMM_NULL) throw MpiError("[Communicator] the communicator is MPI_COMM_NULL");
+MpiTransport::MpiTransport(MPI_Comm comm) : size_(ranks_in(comm)), greeting_(std::make_unique<NoteBoard::Greeting>()) {
   check(MPI_Comm_rank(comm, &rank_), "MPI_Comm_rank");
-  size_ = size_of(comm);
   base_ = std::make_unique<MpiChannel>(comm, rank_, size_);
 }
 
 MpiTransport::~MpiTransport() {
-  if (mpi_is_finalized()) return;
-  drop_sent();
-  for (Posted& waiting : posted_) keep_for_ever(std::move(waiting.note));
-  if (is_given_up_) return;
-  try {  // takes what has come, so that the communicator is freed with nothing left in it
-    Note note;
-    while (is_ready() && receive(note)) {
-    }
-  } catch (const Error&) {  // nobody is left to be told
-  }
+  if (board_ != nullptr) board_->close(group_);
 }
 
-void MpiTransport::give_up() noexcept {
-  is_given_up_ = true;
-  base_->give_up();
+void MpiTransport::give_up() noexcept { base_->give_up(); }
+
+bool MpiTransport::is_ready() {
+  while (opening_ != Opening::done) {
+    if (!advance()) return false;
+  }
+  return true;
+}
+
+/// The next step of opening, if what it needs is there: the duplicate; what rank 0 says; the board that it names.
+bool MpiTransport::advance() {
+  switch (opening_) {
+    case Opening::duplicate:
+      if (!base_->test()) return false;
+      if (rank_ == 0) *greeting_ = NoteBoard::greet(base_->comm());
+      base_->start_broadcast(reinterpret_cast<std::byte*>(greeting_.get()), sizeof *greeting_, 0);
+      opening_ = Opening::greeting;
+      return true;
+    case Opening::greeting:
+      if (!base_->test()) return false;
+      board_ = NoteBoard::find(*greeting_, base_->comm());
+      if (board_ == nullptr) return false;
+      opening_ = Opening::board;
+      return true;
+    case Opening::board:
+      if (!board_->is_ready()) return false;
+      group_ = greeting_->group;
+      board_->open(group_);
+      opening_ = Opening::done;
+      return true;
+    case Opening::done:
+      return true;
+  }
+  return true;
 }
 
 std::unique_ptr<Channel> MpiTransport::open_channel() {
   check_mpi_is_running();
-  return std::make_unique<MpiChannel>(comm(), rank_, size_);
-}
-
-/// Forgets notes that are on their way.
-void MpiTransport::drop_sent() {
-  const auto is_sent = [](Posted& posted) {
-    int done = 0;
-    MPI_Test(&posted.request, &done, MPI_STATUS_IGNORE);
-    return done != 0;
-  };
-  posted_.erase(std::remove_if(posted_.begin(), posted_.end(), is_sent), posted_.end());
+  return std::make_unique<MpiChannel>(base_->comm(), rank_, size_);
 }
 
 void MpiTransport::post(const Note& note, int to) {
-  check_mpi_is_running();  // a late error has notes for the others, too
-  drop_sent();             // a rank that says for hours that it is still here would collect them
-  posted_.push_back({std::make_unique<Note>(note), MPI_REQUEST_NULL});
-  Posted& sent = posted_.back();
-  check(MPI_Isend(sent.note.get(), sizeof(Note), MPI_BYTE, to, kNoteTag, comm(), &sent.request), "MPI_Isend");
-}
-
-bool MpiTransport::receive(Note& note) {
-  int found = 0;
-  MPI_Message message = MPI_MESSAGE_NULL;
-  check(MPI_Improbe(MPI_ANY_SOURCE, kNoteTag, comm(), &found, &message, MPI_STATUS_IGNORE), "MPI_Improbe");
-  if (!found) return false;
-  check(MPI_Mrecv(&note, sizeof note, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv");
-  return true;
+  Note sent = note;
+  sent.group = group_;
+  board_->post(sent, to);
 }
 
 }  // namespace syncbn::comm

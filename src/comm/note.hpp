@@ -27,9 +27,10 @@ struct Note {
   ErrorCode code = ErrorCode::none;
   std::int32_t channel = 0;  ///< That the sender waits for (-1: none), or has left.
   std::int64_t rounds = 0;
+  std::int64_t group = 0;     ///< Of the groups that use the same communicator for notes; the transport fills it in.
   double deadline = 0;        ///< The sender's, in seconds; of waiting.
   std::int32_t fits_all = 0;  ///< Is the sender in step with whatever the others wait for? Of waiting.
-  char text[476] = {};
+  char text[468] = {};
 
   Note() = default;
   Note(Kind kind_of_note, int sender, const std::string& words) : kind(kind_of_note), from(sender) {

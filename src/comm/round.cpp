@@ -29,12 +29,14 @@ Rounds::Rounds(Group& group, Describe describe, Absent* absent)
   if (absent_ != nullptr) group_.enter(*this);
 }
 
+/// A channel that an exception destroys may get messages of ranks that go on, so it is not freed either.
 Rounds::~Rounds() {
   if (absent_ != nullptr) group_.leave(*this);
-  if (std::uncaught_exceptions() > exceptions_at_begin_ && size() > 1 && !group_.watch().has_failed()) {
+  const bool is_thrown = std::uncaught_exceptions() > exceptions_at_begin_;
+  if (is_thrown && size() > 1 && !group_.watch().has_failed()) {
     group_.watch().say_left(number_, key_.sequence, number_ == kOwnChannel ? "[Communicator]" : describe_({}));
   }
-  if (is_in_flight_ || group_.watch().has_failed()) {
+  if (is_in_flight_ || is_thrown || group_.watch().has_failed()) {
     channel_->give_up();
     keep_for_ever(std::move(channel_));
     keep_for_ever(std::move(message_));
