@@ -201,8 +201,10 @@ struct DifferenceRows {
   HWY_INLINE void prefetch(Index i) const { prefetch_line<kInputs>(x + i); }
   template <class Access>
   HWY_INLINE State start(Index c, bool is_first, Access access) const {
-    const Vector zero = hn::Zero(Doubles());
-    return {access.get(x + c), is_first ? zero : access.get(sums.d + c), is_first ? zero : access.get(sums.dd + c)};
+    const Vector first = access.get(x + c);
+    if (!is_first) return {first, access.get(sums.d + c), access.get(sums.dd + c)};
+    access.put(first, sums.first + c);
+    return {first, hn::Zero(Doubles()), hn::Zero(Doubles())};
   }
   template <class Access>
   HWY_INLINE void add(State& state, Index i, Access access) const {
@@ -212,7 +214,6 @@ struct DifferenceRows {
   }
   template <class Access>
   HWY_INLINE void finish(const State& state, Index c, Access access) const {
-    access.put(state.first, sums.first + c);
     access.put(state.d, sums.d + c);
     access.put(state.dd, sums.dd + c);
   }
