@@ -2,19 +2,15 @@
 #include "syncbn/communicator.hpp"
 
 #include <atomic>
-#include <chrono>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <sched.h>
-
 #include "comm/callback_transport.hpp"
 #include "comm/group.hpp"
 #include "comm/group_options.hpp"
-#include "comm/keep.hpp"
 #include "comm/mpi_error.hpp"
-#include "comm/mpi_transport.hpp"
+#include "comm/opening.hpp"
 
 namespace syncbn {
 namespace {
@@ -28,24 +24,6 @@ std::shared_ptr<Group> group_over(std::unique_ptr<comm::Transport> transport, co
   std::optional<Problem> problem;
   const GroupOptions group_options = comm::group_options_from(options, problem);
   return std::make_shared<Group>(std::move(transport), group_options, problem);
-}
-
-/// Here nobody can be asked yet who is missing.
-std::unique_ptr<comm::Transport> ready_transport(MPI_Comm comm, double deadline_seconds) {
-  if (comm::ranks_in(comm) == 1) return std::make_unique<comm::SingleTransport>();
-  const auto begin = std::chrono::steady_clock::now();
-  auto transport = std::make_unique<comm::MpiTransport>(comm);
-  while (!transport->is_ready()) {
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begin;
-    if (waited.count() > deadline_seconds) {
-      transport->give_up();
-      comm::keep_for_ever(std::move(transport));
-      throw TimeoutError("[Communicator construction] not all ranks came within the deadline of " +
-                         comm::seconds_text(deadline_seconds));
-    }
-    sched_yield();
-  }
-  return transport;
 }
 
 /// Does the program's all-gather give every rank's bytes, in the order of ranks? The same answer on all ranks.
@@ -149,7 +127,7 @@ Communicator::Communicator()
 Communicator::Communicator(MPI_Comm comm, const CommunicatorOptions& options) {
   std::optional<Problem> problem;
   const GroupOptions group_options = comm::group_options_from(options, problem);
-  group_ = std::make_shared<Group>(ready_transport(comm, group_options.deadline_seconds), group_options, problem);
+  group_ = std::make_shared<Group>(comm::open_transport(comm, group_options.deadline_seconds), group_options, problem);
 }
 
 Communicator::Communicator(int rank, int size, AllGather all_gather, const CommunicatorOptions& options) {

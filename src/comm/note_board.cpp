@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <vector>
 
 #include "comm/mpi_error.hpp"
 
@@ -53,7 +54,7 @@ NoteBoard::Greeting NoteBoard::greet(MPI_Comm comm) {
   for (const auto& board : boards().all) {
     const std::lock_guard board_lock(board->mutex_);
     int likeness = MPI_UNEQUAL;
-    if (board->is_ready_) check(MPI_Comm_compare(comm, board->channel_.comm(), &likeness), "MPI_Comm_compare");
+    if (board->mail_) check(MPI_Comm_compare(comm, board->channel_.comm(), &likeness), "MPI_Comm_compare");
     if (likeness == MPI_CONGRUENT) return {board->key_, board->next_group_++, 0};
   }
   return {new_key(), 0, 1};
@@ -72,8 +73,8 @@ std::shared_ptr<NoteBoard> NoteBoard::find(const Greeting& greeting, MPI_Comm co
 
 bool NoteBoard::is_ready() {
   const std::lock_guard lock(mutex_);
-  if (!is_ready_) is_ready_ = channel_.test();
-  return is_ready_;
+  if (!mail_ && channel_.test()) mail_.emplace(channel_.comm(), kNoteTag);
+  return mail_.has_value();
 }
 
 void NoteBoard::open(std::int64_t group) {
@@ -87,34 +88,15 @@ void NoteBoard::close(std::int64_t group) noexcept {
   notes_.erase(group);
 }
 
-/// Forgets notes that are on their way.
-void NoteBoard::drop_sent() {
-  const auto is_sent = [](Posted& posted) {
-    int done = 0;
-    MPI_Test(&posted.request, &done, MPI_STATUS_IGNORE);
-    return done != 0;
-  };
-  posted_.erase(std::remove_if(posted_.begin(), posted_.end(), is_sent), posted_.end());
-}
-
 void NoteBoard::post(const Note& note, int to) {
-  check_mpi_is_running();  // a late error has notes for the others, too
   const std::lock_guard lock(mutex_);
-  drop_sent();  // a rank that says for hours that it is still here would collect them
-  posted_.push_back({std::make_unique<Note>(note), MPI_REQUEST_NULL});
-  Posted& sent = posted_.back();
-  check(MPI_Isend(sent.note.get(), sizeof(Note), MPI_BYTE, to, kNoteTag, channel_.comm(), &sent.request), "MPI_Isend");
+  mail_->post(note, to);
 }
 
 /// Takes all notes that have come.
 void NoteBoard::take_in() {
-  for (;;) {
-    int found = 0;
-    MPI_Message message = MPI_MESSAGE_NULL;
-    check(MPI_Improbe(MPI_ANY_SOURCE, kNoteTag, channel_.comm(), &found, &message, MPI_STATUS_IGNORE), "MPI_Improbe");
-    if (!found) return;
-    Note note;
-    check(MPI_Mrecv(&note, sizeof note, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv");
+  Note note;
+  while (mail_->receive(note)) {
     if (note.group > newest_ || notes_.count(note.group) != 0) notes_[note.group].push_back(note);
   }
 }

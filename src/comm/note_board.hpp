@@ -8,12 +8,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <optional>
 
 #include <mpi.h>
 
 #include "comm/mpi_channel.hpp"
-#include "comm/note.hpp"
+#include "comm/mpi_notes.hpp"
 
 namespace syncbn::comm {
 
@@ -54,23 +54,16 @@ class NoteBoard {
   bool receive(std::int64_t group, Note& note);
 
  private:
-  struct Posted {
-    std::unique_ptr<Note> note;
-    MPI_Request request;
-  };
-
   NoteBoard(const Key& key, MPI_Comm comm);
-  void drop_sent();
   void take_in();
 
   const Key key_;
   MpiChannel channel_;
-  std::mutex mutex_;  // of what follows
-  bool is_ready_ = false;
-  std::int64_t next_group_ = 1;  // on rank 0; it was made for group 0
-  std::int64_t newest_ = -1;     // that has been opened
+  std::mutex mutex_;              // of what follows
+  std::optional<MpiNotes> mail_;  // when the channel is open
+  std::int64_t next_group_ = 1;   // on rank 0; it was made for group 0
+  std::int64_t newest_ = -1;      // that has been opened
   std::map<std::int64_t, std::deque<Note>> notes_;
-  std::vector<Posted> posted_;
 };
 
 }  // namespace syncbn::comm
