@@ -5,6 +5,7 @@
 #include "syncbn/batch_norm.hpp"
 #include "syncbn/channel_vector.hpp"
 #include "syncbn/communicator.hpp"
+#include "syncbn/drift_probe.hpp"
 #include "syncbn/error.hpp"
 #include "syncbn/half.hpp"
 #include "syncbn/options.hpp"

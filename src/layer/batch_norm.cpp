@@ -87,6 +87,7 @@ void BatchNorm::Impl::allocate(comm::Message& message) {
   own_.emplace(options.num_features);
   global_.emplace(options.num_features);
   elements_.emplace(options);
+  if (options.drift_probe != nullptr) drift_.emplace(options, communicator.rank(), communicator.size());
 }
 
 void BatchNorm::Impl::begin_forward(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
@@ -96,6 +97,7 @@ void BatchNorm::Impl::begin_forward(const ConstTensorView& x, const TensorView& 
   if (!problem) problem = sum_samples(x, "forward");
   const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
   forward_ = {x, y, residual, &cache};
+  if (drift_ && !problem) drift_->begin(*sums_, message().body(), local_count);
   rounds_->begin(static_cast<std::int32_t>(Pass::forward), {local_count, type_of(x)}, sums_->merge(),
                  std::move(problem));
   in_flight_ = InFlight::forward;
@@ -103,7 +105,9 @@ void BatchNorm::Impl::begin_forward(const ConstTensorView& x, const TensorView& 
 
 void BatchNorm::Impl::finish_forward() {
   take(InFlight::forward, "forward");
+  if (drift_) drift_->start_waiting();
   const Index count = rounds_->finish();
+  if (drift_) drift_->stop_waiting();
 
   check_sums("forward");
   const auto& [x, y, residual, cache] = forward_;
@@ -112,6 +116,7 @@ void BatchNorm::Impl::finish_forward() {
   if (count == 0) return;
   elements_->normalize(x, y, residual, *cache, state);
   update_running_stats(*cache);
+  if (drift_) drift_->report(*cache);
 }
 
 void BatchNorm::Impl::begin_backward(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
