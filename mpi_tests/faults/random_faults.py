@@ -17,7 +17,6 @@ import job as jobs
 DEADLINE = 0.5  # seconds
 LIMIT = 30.0  # a run takes 1 to 3
 TO_ERROR = DEADLINE + 1.0 + 1.0  # the last for a machine that has other things to do
-CONSTRUCTION = "[Communicator construction] not all ranks came within the deadline"
 
 
 def arguments():
@@ -98,11 +97,10 @@ class Run:
 
     def complaints_of_texts(self, failed, guilty, kind):
         texts = {self.job.text_of(rank) for rank in failed}
-        # Before there is a communicator nobody can be asked, so each rank speaks for itself.
-        if len(texts) > 1 and not any(text.startswith(CONSTRUCTION) for text in texts):
+        if len(texts) > 1:
             yield f"the texts differ: {texts}"
         for text in texts:
-            if text.startswith((CONSTRUCTION, "[MPI_Comm_idup]")) or kind not in ("error", "stop"):
+            if kind not in ("error", "stop"):
                 continue
             if f"rank {guilty} of {self.ranks}" not in text and self.job.misdeeds:
                 yield f"rank {guilty} is not named in: {text}"
