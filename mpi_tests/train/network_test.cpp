@@ -8,7 +8,6 @@
 #include "train/arm.hpp"
 #include "train/collectives.hpp"
 #include "train/errors.hpp"
-#include "train/gradient_sum.hpp"
 #include "train/loss.hpp"
 #include "train/random.hpp"
 
@@ -62,12 +61,12 @@ class Problem {
   std::vector<double> gradient(const Parameter<double>& parameter) {
     if (parameter.scope == GradientScope::global)
       return {parameter.gradient(0), parameter.gradient(0) + parameter.size};
-    GradientSum sums(MPI_COMM_WORLD, parameter.size);
-    for (Index slot = 0; slot < parameter.slots; ++slot) sums.add(0, parameter.gradient(slot), parameter.size);
-    sums.all_reduce();
-    std::vector<double> result;
-    for (Index i = 0; i < parameter.size; ++i) result.push_back(sums[i]);
-    return result;
+    std::vector<double> sums(static_cast<std::size_t>(parameter.size));
+    for (Index slot = 0; slot < parameter.slots; ++slot) {
+      for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += parameter.gradient(slot)[i];
+    }
+    all_reduce_sum(MPI_COMM_WORLD, sums.data(), parameter.size);
+    return sums;
   }
 
  private:

@@ -46,7 +46,7 @@ void expect_same_on_all_ranks(const TrainingResult& result) {
 
 class Trainer : public testing::TestWithParam<const char*> {};
 
-// Each batch norm sum is exact, each unit's part is the same bits on any rank, and so are sums of few floats in double.
+// Each batch norm sum is exact, each unit's part is the same bits on any rank, and units are added in one order.
 TEST_P(Trainer, SyncIsSingleToTheLastBit) {
   const TrainingResult single = run(options(GetParam()), "single");
   const TrainingResult sync = run(options(GetParam()), "sync");

@@ -33,12 +33,13 @@ inline constexpr Index kEarlySteps = 10;
 
 /// Is `sync` the same training as `single`?
 ///
-/// Exactly the same in exact arithmetic. In floating point, a sum in another order is off by a rounding error, and
-/// training multiplies such an error by a factor that no formula gives. So it is measured: the control is a second
+/// To the last bit, by construction (gradient_sum.hpp), wherever all processors run the same instructions: then all
+/// differences are 0 and no control runs. What is left are ranks on machines whose exp() and log() round differently.
+/// Training multiplies a rounding error by a factor that no formula gives. So it is measured: the control is a second
 /// `single` run whose initial weights are each moved to a neighbouring number. `sync` passes if in none of the three
 /// differences it is further from `single` than kSlack times the control, plus the rounding of the losses themselves. A
-/// wrong statistic shows in the first steps, where the control is still tiny. If there is no more than that rounding
-/// anyway, no control runs. If `single` diverges there is nothing to be like: the check has not passed.
+/// wrong statistic shows in the first steps, where the control is still tiny. If `single` diverges there is nothing to be
+/// like: the check has not passed.
 struct SyncCheck {
   std::uint64_t seed = 0;
   Difference sync;

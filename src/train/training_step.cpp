@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "training_step.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "loss.hpp"
@@ -9,10 +11,11 @@ namespace syncbn::train {
 
 namespace {
 
-Index parameter_count(const Trainables<float>& trainables) {
-  Index count = 0;
-  for (const Parameter<float>* parameter : trainables.parameters) count += parameter->size;
-  return count;
+Index size_of_scope(const Trainables<float>& trainables, GradientScope scope) {
+  Index size = 0;
+  for (const Parameter<float>* parameter : trainables.parameters)
+    size += parameter->scope == scope ? parameter->size : 0;
+  return size;
 }
 
 }  // namespace
@@ -23,68 +26,77 @@ TrainingStep::TrainingStep(Network<float>& network, const SgdOptions& options, c
       sgd_(options, network.trainables.parameters),
       images_(images),
       ranks_(ranks),
-      sums_(ranks.trainers(), parameter_count(network.trainables) + kUnitCount) {
-  Index offset = 0;
+      first_unit_(units_of_rank(ranks.rank(), ranks.size()).first),
+      sums_(ranks.trainers(), size_of_scope(network.trainables, GradientScope::unit),
+            size_of_scope(network.trainables, GradientScope::rank)) {
+  std::array<Index, 3> sizes{};  // of what scopes contribute, so far
   for (const Parameter<float>* parameter : network.trainables.parameters) {
-    offsets_.push_back(offset);
-    offset += parameter->size;
+    Index& size = sizes[static_cast<std::size_t>(parameter->scope)];
+    offsets_.push_back(size);
+    size += parameter->size;
   }
-  offsets_.push_back(offset);
+}
+
+void TrainingStep::set_batch(Index batch) {
+  if (batch == batch_) return;
+  batch_ = batch;
+  shard_ = shard_of_rank(batch, ranks_.rank(), ranks_.size());
+  pass_.units = shard_.units;
 }
 
 double TrainingStep::operator()(const Index* samples, Index batch, double rate) {
-  const Shard shard = shard_of_rank(batch, ranks_.rank(), ranks_.size());
-  const Pass pass{Mode::train, shard.units};
-  load(samples + shard.samples.first, shard);
+  set_batch(batch);
+  load(samples + shard_.samples.first);
 
-  sums_.clear();
-  const Tensor<float>& logits = network_.root->forward(x_, pass);
+  const Tensor<float>& logits = network_.root->forward(x_, pass_);
   dlogits_.resize(logits.samples, logits.shape);
-  Index loss_at = offsets_.back() + units_of_rank(ranks_.rank(), ranks_.size()).first;
-  for (const SampleRange& unit : pass.units) {
-    const double unit_loss = softmax_cross_entropy(logits, labels_.data(), unit, batch, dlogits_);
-    sums_.add(loss_at++, &unit_loss, 1);
+  Index unit_number = first_unit_;
+  for (const SampleRange& unit : pass_.units) {
+    sums_.set_loss(unit_number++, softmax_cross_entropy(logits, labels_.data(), unit, batch, dlogits_));
   }
-  network_.root->backward(dlogits_, pass, InputGradient::unwanted);
-  sum_gradients();
+  network_.root->backward(dlogits_, pass_, InputGradient::unwanted);
+  gather_gradients();
 
-  const double loss = loss_sum() / static_cast<double>(batch);
+  const double loss = sums_.loss_sum() / static_cast<double>(batch);
   if (std::isfinite(loss)) {
     sgd_.step(rate, [this](std::size_t parameter, Index position) { return gradient(parameter, position); });
   }
   return loss;
 }
 
-void TrainingStep::load(const Index* samples, const Shard& shard) {
-  x_.resize(shard.samples.count, images_.shape);
-  labels_.resize(static_cast<std::size_t>(shard.samples.count));
-  for (Index n = 0; n < shard.samples.count; ++n) {
+void TrainingStep::load(const Index* samples) {
+  const Index count = shard_.samples.count;
+  x_.resize(count, images_.shape);
+  labels_.resize(static_cast<std::size_t>(count));
+  for (Index n = 0; n < count; ++n) {
     copy_image(images_, samples[n], x_.sample(n));
     labels_[static_cast<std::size_t>(n)] = images_.labels[static_cast<std::size_t>(samples[n])];
   }
 }
 
-void TrainingStep::sum_gradients() {
+void TrainingStep::gather_gradients() {
   for (std::size_t p = 0; p < network_.trainables.parameters.size(); ++p) {
     const Parameter<float>& parameter = *network_.trainables.parameters[p];
     if (parameter.scope == GradientScope::global) continue;
     for (Index slot = 0; slot < parameter.slots; ++slot) {
-      sums_.add(offsets_[p], parameter.gradient(slot), parameter.size);
+      float* contribution = parameter.scope == GradientScope::unit ? sums_.unit(first_unit_ + slot) : sums_.rank();
+      std::copy_n(parameter.gradient(slot), parameter.size, contribution + offsets_[p]);
     }
   }
-  sums_.all_reduce();
-}
-
-double TrainingStep::loss_sum() const {
-  double sum = 0;
-  for (Index unit = 0; unit < kUnitCount; ++unit) sum += sums_[offsets_.back() + unit];
-  return sum;
+  sums_.all_gather();
 }
 
 double TrainingStep::gradient(std::size_t p, Index position) const {
   const Parameter<float>& parameter = *network_.trainables.parameters[p];
-  if (parameter.scope == GradientScope::global) return parameter.gradient(0)[position];
-  return sums_[offsets_[p] + position];
+  switch (parameter.scope) {
+    case GradientScope::unit:
+      return sums_.unit_sum(offsets_[p] + position);
+    case GradientScope::rank:
+      return sums_.rank_sum(offsets_[p] + position);
+    case GradientScope::global:
+      break;
+  }
+  return parameter.gradient(0)[position];
 }
 
 }  // namespace syncbn::train

@@ -7,6 +7,7 @@
 #include "gradient_sum.hpp"
 #include "network.hpp"
 #include "sgd.hpp"
+#include "units.hpp"
 
 namespace syncbn::train {
 
@@ -20,23 +21,32 @@ class TrainingStep {
   /// @return         The mean loss over the global batch, before the update, the same on all ranks. If it is not
   /// finite,
   ///                 parameters are left as they were.
-  /// Collective over the trainers: batch norm's messages and one all-reduce for all gradients and the loss.
+  /// Collective over the trainers: batch norm's messages and one all-gather for all gradients and the loss.
   double operator()(const Index* samples, Index batch, double rate);
 
+  /// Whether this rank wants to stop: told to all with the gradients of the next step.
+  void set_stop_wish(bool is_set) noexcept { sums_.set_flag(is_set); }
+  /// Whether any rank did in the last step; the same on all ranks.
+  bool is_stop_wished() const noexcept { return sums_.is_any_flag_set(); }
+
+  Sgd<float>& sgd() noexcept { return sgd_; }
+
  private:
-  void load(const Index* samples, const Shard& shard);
-  void sum_gradients();
-  double loss_sum() const;
+  void set_batch(Index batch);
+  void load(const Index* samples);
+  void gather_gradients();
   double gradient(std::size_t parameter, Index position) const;
 
   Network<float>& network_;
   Sgd<float> sgd_;
   const LabelledImages& images_;
   const ArmRanks& ranks_;
-  // Of each parameter in sums_. Behind them stand the losses of the units, each a sum of one number and zeros: added
-  // up in the order of units, they are the same bits on any number of ranks.
-  std::vector<Index> offsets_;
+  Index first_unit_;            // of this rank
+  std::vector<Index> offsets_;  // of each parameter in what its scope contributes to sums_
   GradientSum sums_;
+  Index batch_ = 0;
+  Shard shard_;
+  Pass pass_;
   Tensor<float> x_;
   std::vector<std::uint8_t> labels_;
   Tensor<float> dlogits_;
