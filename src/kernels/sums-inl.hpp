@@ -150,12 +150,13 @@ inline constexpr Index kSumVectors = 2;
 
 /// Few, so that memory is walked nearly in the order of its addresses; but more where a group would read sums that it
 /// has only just stored (few channels), or that do not stay in L1 beside the data (many), or where the data are in the
-/// cache anyway (small samples).
+/// cache anyway (small samples: with one input 16 rows are 0.95 of the time of 4, with two 1.01 to 1.1).
 HWY_INLINE Index rows_per_group(SampleShape shape, Index inputs) {
-  constexpr Index kSmallSample = Index{1} << 17;
+  constexpr Index kSmallSample = Index{1} << 18;
   if (shape.channels < kSumVectors * kWidth) return 64;  // one stream, however many rows
   if (shape.channels > 1024 && inputs == 1) return 8;
   const bool is_small = shape.channels * shape.positions < kSmallSample;
+  if (is_small && inputs == 1) return 16;
   return is_small || shape.channels < 128 || shape.channels > 512 ? 4 : 2;
 }
 
