@@ -49,7 +49,7 @@ class TrainTest(ToolTest):
         out = self.folder / "deep" / "run"
         result = run("train", *SHORT, "--arm", "local", "--seed", "7", "--quiet", "--out", str(out))
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(sorted(path.name for path in out.iterdir()), ["metrics.jsonl", "run.json"])
+        self.assertEqual(sorted(path.name for path in out.iterdir()), ["checkpoint.syncbn", "metrics.jsonl", "run.json"])
         record = json.loads((out / "run.json").read_text())
         self.assertEqual(record["command"], "train")
         self.assertEqual(record["ranks"], RANKS)

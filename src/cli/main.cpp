@@ -79,13 +79,17 @@ int run(const std::string& subcommand, const std::optional<Failure>& usage, cons
   const bool speaks = rank_of(MPI_COMM_WORLD) == 0;
   try {
     const WatchedWorld watched;
-    agree(MPI_COMM_WORLD, usage);
-    const int code = body();
-    together(MPI_COMM_WORLD, flush_stdout);
-    return code;
-  } catch (const AgreedFailure& failure) {
-    if (speaks) say(subcommand, failure.what());
-    return failure.code();
+    try {
+      agree(MPI_COMM_WORLD, usage);
+      const int code = body();
+      together(MPI_COMM_WORLD, flush_stdout);
+      return code;
+    } catch (const AgreedFailure& failure) {
+      // Caught while the watch lives: if the exception ended it, ranks that are still reading the failure would hear of a rank
+      // that has left.
+      if (speaks) say(subcommand, failure.what());
+      return failure.code();
+    }
   } catch (const MpiError& error) {
     abort_job(subcommand, error.what());
   } catch (const TimeoutError& error) {

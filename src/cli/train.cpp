@@ -2,12 +2,16 @@
 // syncbn train: one arm.
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include <mpi.h>
 
 #include "agree.hpp"
 #include "command.hpp"
+#include "train/checkpoint.hpp"
+#include "train/collectives.hpp"
 #include "train/load_data.hpp"
+#include "train/stop_signals.hpp"
 #include "train/trainer.hpp"
 #include "training_arguments.hpp"
 
@@ -18,7 +22,29 @@ namespace {
 struct Arguments : TrainingArguments {
   std::string arm = "sync";
   std::string seed = "1";
+  std::optional<Index> checkpoint_every;  ///< Steps.
+  bool resumes = false;
 };
+
+void check_checkpoint_arguments(const Arguments& arguments) {
+  if (arguments.checkpoint_every && *arguments.checkpoint_every < 1) {
+    throw train::UsageError("--checkpoint-every is " + std::to_string(*arguments.checkpoint_every) +
+                            ", wanted 1 step or more");
+  }
+  if (!arguments.out.empty()) return;
+  if (arguments.checkpoint_every) throw train::UsageError("--checkpoint-every needs a folder: --out");
+  if (arguments.resumes) throw train::UsageError("--resume needs the folder of the run that is to go on: --out");
+}
+
+/// The checkpoint in --out, with metrics.jsonl cut back to it; nothing without --resume. Collective.
+std::optional<train::Checkpoint> load_start(const Arguments& arguments, const train::TrainingOptions& training,
+                                            const train::Arm& arm, const train::DataSet& data, MPI_Comm comm) {
+  if (!arguments.resumes) return std::nullopt;
+  const train::TrainingKey key = train::key_of(data, training, arm, size_of(comm));
+  train::Checkpoint start = train::load_checkpoint(arguments.out, key, comm);
+  train::on_first_rank(comm, [&] { train::trim_metrics(arguments.out, start); });
+  return start;
+}
 
 void print_result(const train::RunDescription& run, const train::DataSet& data, const train::TrainingResult& result) {
   const train::TrainingOptions& training = run.training;
@@ -37,7 +63,17 @@ void print_result(const train::RunDescription& run, const train::DataSet& data, 
   std::printf("weights hash: %s\n", train::hex_of(result.weights_hash).c_str());
 }
 
+/// For a training that a signal ended.
+void print_stop(const Arguments& arguments, std::size_t steps_done) {
+  if (arguments.out.empty()) {
+    std::printf("stopped after step %zu; nothing was kept, because there is no --out\n", steps_done);
+  } else {
+    std::printf("stopped after step %zu; the same command with --resume goes on from there\n", steps_done);
+  }
+}
+
 int run_train(const Arguments& arguments, MPI_Comm comm) {
+  check_checkpoint_arguments(arguments);
   train::TrainingOptions training = arguments.training;
   training.seed = parse_seed("--seed", arguments.seed);
   const train::Arm arm = train::Arm::parse(arguments.arm);
@@ -45,13 +81,23 @@ int run_train(const Arguments& arguments, MPI_Comm comm) {
   train::check_options(training, data);
   const train::RunDescription run{"train", data.name, training, {arm}, {training.seed}, size_of(comm)};
 
-  train::RunFolder folder(arguments.out, comm);
+  const std::optional<train::Checkpoint> start = load_start(arguments, training, arm, data, comm);
+  train::RunFolder folder(arguments.out, comm,
+                          start ? train::RunFolder::Earlier::continued : train::RunFolder::Earlier::removed);
   train::Progress progress(arguments.progress_style());
   progress.begin(arm.name(), training.epochs);
   const train::Observer observer = train::make_observer(arm.name(), training.seed, progress, folder);
-  const train::TrainingResult result = train::train(data, training, arm, comm, observer);
+  const train::StopSignals signals;
+  const train::Continuation continuation{arguments.out, arguments.checkpoint_every.value_or(0),
+                                         start ? &*start : nullptr, [&] { return signals.has_come(); }};
+  const train::TrainingResult result = train::train(data, training, arm, comm, observer, continuation);
   progress.end();
 
+  if (result.stopped) {
+    if (rank_of(comm) == 0) print_stop(arguments, result.step_losses.size());
+    folder.finish();
+    return kOk;
+  }
   if (rank_of(comm) == 0) print_result(run, data, result);
   folder.write("run.json", train::run_json(run, {{{arm, training.seed, result}}, {}}));
   folder.finish();
@@ -75,9 +121,18 @@ CommandBody add_train(CLI::App& tool) {
   command->add_option("--seed", arguments->seed, "Of initial weights and sample order")
       ->capture_default_str()
       ->type_name("S");
-  command->add_option("--out", arguments->out, "Folder for metrics.jsonl and run.json (default: no files)")
+  command
+      ->add_option("--out", arguments->out,
+                   "Folder for metrics.jsonl, run.json and checkpoint.syncbn (default: no files)")
       ->type_name("DIR");
+  command
+      ->add_option("--checkpoint-every", arguments->checkpoint_every,
+                   "Steps between checkpoints (default: one at each epoch's end)")
+      ->type_name("STEPS");
+  command->add_flag("--resume", arguments->resumes,
+                    "Go on from the checkpoint in --out, with the bits of a training that was never stopped");
   command->footer(
+      "SIGTERM and SIGINT end the training at the end of a step, with a checkpoint if there is --out.\n\n"
       "Try:\n  mpirun -n 4 syncbn train --arm sync --epochs 3\n  syncbn train --data mnist/ --network cnn --out run");
   return [arguments] { return with_agreed_failures([&] { return run_train(*arguments, MPI_COMM_WORLD); }); };
 }

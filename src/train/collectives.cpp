@@ -120,6 +120,19 @@ void broadcast_bytes(MPI_Comm comm, void* data, Index bytes) {
   }
 }
 
+void gather_bytes(MPI_Comm comm, const void* mine, Index bytes, void* all) {
+  if (bytes > std::numeric_limits<int>::max()) {
+    throw UsageError("a rank has " + std::to_string(bytes) + " bytes to gather, wanted less than 2 GiB");
+  }
+  MPI_Datatype part = MPI_DATATYPE_NULL;  // one of it: what all ranks have together may be more than an int can count
+  check(MPI_Type_contiguous(static_cast<int>(bytes), MPI_BYTE, &part), "MPI_Type_contiguous");
+  check(MPI_Type_commit(&part), "MPI_Type_commit");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Igather(mine, 1, part, all, 1, part, 0, comm, &request), "MPI_Igather");
+  check(MPI_Type_free(&part), "MPI_Type_free");  // the message keeps it
+  wait(comm, request, "gathering on rank 0");
+}
+
 void all_or_nothing(MPI_Comm comm, const std::function<void()>& work) { agree(comm, run_and_catch(work)); }
 
 void on_first_rank(MPI_Comm comm, const std::function<void()>& work) {

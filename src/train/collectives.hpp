@@ -23,6 +23,10 @@ void all_reduce_sum(MPI_Comm comm, std::int64_t* values, Index count);
 /// From rank 0 to all. Any number of bytes (1 GiB a message). Collective. Throws MpiError.
 void broadcast_bytes(MPI_Comm comm, void* data, Index bytes);
 
+/// all <- every rank's `bytes` bytes (the same number on all), in the order of ranks, on rank 0; `all` is not used elsewhere.
+/// Collective: one message. Throws MpiError, and UsageError on all ranks for more than 2 GiB of one rank.
+void gather_bytes(MPI_Comm comm, const void* mine, Index bytes, void* all);
+
 template <class T>
 void broadcast(MPI_Comm comm, T& value) {
   static_assert(std::is_trivially_copyable_v<T>);

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "checkpoint.hpp"
 #include "collectives.hpp"
 #include "errors.hpp"
 
@@ -11,20 +12,20 @@ namespace syncbn::train {
 
 namespace {
 
-constexpr const char* kFiles[] = {"metrics.jsonl", "summary.csv", "run.json"};
+constexpr const char* kFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json"};
 
 std::string reason() { return errno != 0 ? std::string(": ") + std::strerror(errno) : ""; }
 
 }  // namespace
 
-RunFolder::RunFolder(const std::filesystem::path& path, MPI_Comm comm)
+RunFolder::RunFolder(const std::filesystem::path& path, MPI_Comm comm, Earlier earlier)
     : path_(path), comm_(comm), rank_(rank_of(comm)) {
-  on_first_rank(comm_, [this] {
-    if (writes()) open();
+  on_first_rank(comm_, [this, earlier] {
+    if (writes()) open(earlier);
   });
 }
 
-void RunFolder::open() {
+void RunFolder::open(Earlier earlier) {
   std::error_code error;
   std::filesystem::create_directories(path_, error);
   if (error || !std::filesystem::is_directory(path_, error)) {
@@ -37,10 +38,11 @@ void RunFolder::open() {
   if (!metrics_) throw DataError("cannot write to the output folder " + path_.string() + reason());
   metrics_.close();
   for (const char* name : kFiles) {
+    if (earlier == Earlier::continued && (name == kFiles[0] || name == kFiles[1])) continue;
     std::filesystem::remove(path_ / name, error);
     if (error) throw DataError("cannot replace " + (path_ / name).string() + ": " + error.message());
   }
-  metrics_.open(path_ / kFiles[0]);
+  metrics_.open(path_ / kFiles[0], std::ios::app);
   if (!metrics_) throw DataError("cannot write " + (path_ / kFiles[0]).string() + reason());
 }
 

@@ -15,9 +15,13 @@ namespace syncbn::train {
 /// Rank 0 writes; the object exists on all ranks.
 class RunFolder {
  public:
-  /// Makes the folder if need be, removes the files of an earlier run and opens metrics.jsonl. An empty path: no files.
+  /// What becomes of an earlier run: its files are removed, or metrics.jsonl and the checkpoint are kept and metrics.jsonl
+  /// goes on.
+  enum class Earlier { removed, continued };
+
+  /// Makes the folder if need be and opens metrics.jsonl. An empty path: no files.
   /// Collective. Throws DataError on all ranks if that fails.
-  RunFolder(const std::filesystem::path& path, MPI_Comm comm);
+  RunFolder(const std::filesystem::path& path, MPI_Comm comm, Earlier earlier = Earlier::removed);
 
   /// Appends a line to metrics.jsonl and flushes it. Local; a failure is kept for finish().
   void record(const std::string& line);
@@ -30,7 +34,7 @@ class RunFolder {
 
  private:
   bool writes() const noexcept { return rank_ == 0 && !path_.empty(); }
-  void open();
+  void open(Earlier earlier);
 
   std::filesystem::path path_;
   MPI_Comm comm_;

@@ -28,6 +28,10 @@ class Sgd {
  public:
   Sgd(const SgdOptions& options, const std::vector<Parameter<T>*>& parameters);
 
+  /// v, parameter by parameter.
+  std::vector<std::vector<T>>& velocity() noexcept { return velocity_; }
+  const std::vector<std::vector<T>>& velocity() const noexcept { return velocity_; }
+
   /// @param gradient  gradient(parameter number, position): of the global batch.
   template <class Gradient>
   void step(double rate, const Gradient& gradient) {

@@ -6,9 +6,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "checkpoint.hpp"
+#include "checkpoint_state.hpp"
 #include "collectives.hpp"
 #include "errors.hpp"
 #include "evaluate.hpp"
+#include "fnv.hpp"
 #include "random.hpp"
 #include "syncbn/error.hpp"
 #include "training_step.hpp"
@@ -65,38 +68,107 @@ void take_weights(const Network<float>& network, const ArmRanks& ranks, Training
 }
 
 /// One training on the ranks of an arm; the observer is called by rank 0 of them.
-TrainingResult run(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks,
-                   const Observer& observer) {
-  const Stopwatch watch;
-  Network<float> network = make_started_network(data, options, ranks);
-  TrainingStep step(network, options.sgd, data.train, ranks);
-  const Index steps_per_epoch = data.train.count / options.batch;
-  const Index steps = steps_per_epoch * options.epochs;
-
-  TrainingResult result;
-  for (Index epoch = 1; epoch <= options.epochs && !result.diverged; ++epoch) {
-    const std::vector<Index> order = epoch_order(data.train.count, options.seed, epoch);
-    double loss_sum = 0;
-    for (Index i = 0; i < steps_per_epoch && !result.diverged; ++i) {
-      const auto done = static_cast<Index>(result.step_losses.size());
-      const double loss =
-          step(order.data() + i * options.batch, options.batch, learning_rate(options.sgd, done, steps));
-      result.step_losses.push_back(loss);
-      result.diverged = !std::isfinite(loss);
-      loss_sum += loss;
-      if (ranks.rank() == 0) observer.on_step({epoch, done + 1, steps, loss});
-    }
-    share_running_stats(network, ranks);
-    result.test_accuracy = test_accuracy(network, data.test, ranks);
-    result.epochs.push_back(
-        {epoch, loss_sum / static_cast<double>(steps_per_epoch), result.test_accuracy, watch.seconds()});
-    if (ranks.rank() == 0) observer.on_epoch(result.epochs.back());
+class TrainingRun {
+ public:
+  /// `comm`: all who wait for it. The rest is borrowed.
+  TrainingRun(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
+              const Observer& observer, const Continuation& continuation)
+      : data_(data),
+        options_(options),
+        comm_(comm),
+        observer_(observer),
+        continuation_(continuation),
+        ranks_(arm, comm),
+        network_(make_started_network(data, options, ranks_)),
+        step_(network_, options.sgd, data.train, ranks_),
+        steps_per_epoch_(data.train.count / options.batch),
+        steps_(steps_per_epoch_ * options.epochs) {
+    if (!continuation.folder.empty()) key_ = key_of(data, options, arm, ranks_.size());
+    if (continuation.start) start_from(*continuation.start);
   }
-  if (options.epochs == 0) result.test_accuracy = test_accuracy(network, data.test, ranks);
-  take_weights(network, ranks, result);
-  result.seconds = watch.seconds();
-  return result;
-}
+
+  TrainingResult run() {
+    while (done() < steps_ && !result_.diverged && !result_.stopped) {
+      do_step();
+      const bool is_epoch_end = done() % steps_per_epoch_ == 0;
+      if (is_epoch_end || result_.diverged) end_epoch();
+      result_.stopped = step_.is_stop_wished() && done() < steps_ && !result_.diverged;
+      if (is_checkpoint_due(is_epoch_end)) save();
+    }
+    if (options_.epochs == 0) result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
+    if (!result_.stopped) take_weights(network_, ranks_, result_);
+    result_.seconds = seconds();
+    return std::move(result_);
+  }
+
+ private:
+  Index done() const { return static_cast<Index>(result_.step_losses.size()); }
+  double seconds() const { return seconds_before_ + watch_.seconds(); }
+
+  void start_from(const Checkpoint& checkpoint) {
+    give_state(checkpoint, ranks_, network_, step_.sgd());
+    result_.step_losses = checkpoint.step_losses;
+    result_.epochs = checkpoint.epochs;
+    if (!result_.epochs.empty()) result_.test_accuracy = result_.epochs.back().test_accuracy;
+    seconds_before_ = checkpoint.seconds;
+  }
+
+  void do_step() {
+    const Index epoch = done() / steps_per_epoch_ + 1;
+    const Index step_of_epoch = done() % steps_per_epoch_;
+    if (step_of_epoch == 0 || order_.empty()) order_ = epoch_order(data_.train.count, options_.seed, epoch);
+    step_.set_stop_wish(continuation_.wants_stop());
+    const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
+                              learning_rate(options_.sgd, done(), steps_));
+    result_.step_losses.push_back(loss);
+    result_.diverged = !std::isfinite(loss);
+    if (ranks_.rank() == 0) observer_.on_step({epoch, done(), steps_, loss});
+  }
+
+  void end_epoch() {
+    const Index epoch = static_cast<Index>(result_.epochs.size()) + 1;
+    const auto first_loss = result_.step_losses.begin() + (epoch - 1) * steps_per_epoch_;
+    const double loss_sum = std::accumulate(first_loss, result_.step_losses.end(), 0.0);
+    share_running_stats(network_, ranks_);
+    result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
+    result_.epochs.push_back(
+        {epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds()});
+    if (ranks_.rank() == 0) observer_.on_epoch(result_.epochs.back());
+  }
+
+  bool is_checkpoint_due(bool is_epoch_end) const {
+    if (continuation_.folder.empty() || result_.diverged) return false;
+    if (result_.stopped || done() == steps_) return true;
+    return continuation_.every > 0 ? done() % continuation_.every == 0 : is_epoch_end;
+  }
+
+  void save() {
+    Checkpoint checkpoint;
+    checkpoint.step_losses = result_.step_losses;
+    checkpoint.epochs = result_.epochs;
+    checkpoint.seconds = seconds();
+    checkpoint.copies = key_.copies;
+    take_state(network_, step_.sgd(), ranks_, checkpoint);
+    on_first_rank(ranks_.trainers(),
+                  [&] { save_checkpoint(continuation_.folder, key_, checkpoint, [this] { still_here(comm_); }); });
+  }
+
+  const DataSet& data_;
+  const TrainingOptions& options_;
+  MPI_Comm comm_;
+  const Observer& observer_;
+  const Continuation& continuation_;
+  const Stopwatch watch_;
+  double seconds_before_ = 0;  // of the processes before this one
+  ArmRanks ranks_;
+  Network<float> network_;
+  TrainingStep step_;
+  Index steps_per_epoch_;
+  Index steps_;
+  TrainingKey key_;
+  std::vector<Index> order_;  // of the current epoch's samples
+  TrainingResult result_;
+};
 
 /// Makes the result of rank 0 that of all ranks.
 void broadcast_result(MPI_Comm comm, TrainingResult& result) {
@@ -108,6 +180,7 @@ void broadcast_result(MPI_Comm comm, TrainingResult& result) {
   broadcast(comm, result.test_accuracy);
   broadcast(comm, result.seconds);
   broadcast(comm, result.diverged);
+  broadcast(comm, result.stopped);
 }
 
 /// Shares of blocks of `block_size` consecutive ranks.
@@ -172,14 +245,10 @@ ShareSizes samples_per_norm(const Arm& arm, Index batch, Index ranks) {
 }
 
 std::uint64_t hash_of(const std::vector<float>& parameters, const std::vector<float>& running_stats) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const std::vector<float>* values : {&parameters, &running_stats}) {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(values->data());
-    for (std::size_t i = 0; i < values->size() * sizeof(float); ++i) {
-      hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    }
-  }
-  return hash;
+  Fnv1a hash;
+  hash.add(parameters.data(), parameters.size() * sizeof(float));
+  hash.add(running_stats.data(), running_stats.size() * sizeof(float));
+  return hash.value();
 }
 
 std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch) {
@@ -193,7 +262,7 @@ std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch) {
 }
 
 TrainingResult train(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
-                     const Observer& observer) {
+                     const Observer& observer, const Continuation& continuation) {
   check_options(options, data);
   TrainingResult result;
   if (arm.kind == Arm::Kind::single) {
@@ -202,9 +271,9 @@ TrainingResult train(const DataSet& data, const TrainingOptions& options, const 
       still_here(comm);
       observer.on_step(record);
     };
-    on_first_rank(comm, [&] { result = run(data, options, ArmRanks(arm, comm), alone); });
+    on_first_rank(comm, [&] { result = TrainingRun(data, options, arm, comm, alone, continuation).run(); });
   } else {
-    result = run(data, options, ArmRanks(arm, comm), observer);
+    result = TrainingRun(data, options, arm, comm, observer, continuation).run();
   }
   broadcast_result(comm, result);
   return result;

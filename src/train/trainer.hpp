@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -50,6 +51,19 @@ struct Observer {
   std::function<void(const EpochRecord&)> on_epoch = [](const EpochRecord&) {};
 };
 
+struct Checkpoint;
+
+/// How a training outlives its process: the file is checkpoint.hpp's. The same on all ranks, but for wants_stop().
+struct Continuation {
+  std::filesystem::path folder;       ///< Where checkpoints go; empty: none are written.
+  Index every = 0;                    ///< Steps from one checkpoint to the next; 0: an epoch. One more at the end.
+  const Checkpoint* start = nullptr;  ///< Where to go on, of a training with the same key; nullptr: from the beginning.
+
+  /// Asked in every step on every rank that trains: if any of them says yes, all stop at the end of the step, with a
+  /// checkpoint if there is a folder. Must not throw.
+  std::function<bool()> wants_stop = [] { return false; };
+};
+
 /// What a training ends with.
 struct TrainingResult {
   std::vector<double> step_losses;
@@ -60,6 +74,7 @@ struct TrainingResult {
   double test_accuracy = 0;          ///< In eval mode, after the last step.
   double seconds = 0;
   bool diverged = false;  ///< Stopped at the first loss that was not finite.
+  bool stopped = false;   ///< Because Continuation::wants_stop() said so, with steps left. There are no weights then.
 };
 
 /// Samples of one step that come together: from the smallest share to the largest; shares of 0 are not counted.
@@ -81,9 +96,11 @@ std::uint64_t hash_of(const std::vector<float>& parameters, const std::vector<fl
 ///
 /// Collective over `comm`. In the arm `single` rank 0 trains and the others sleep until it is done. In all other arms
 /// each rank takes its units of each batch, gradients are averaged over the global batch, and all ranks hold the same
-/// parameters. Throws UsageError, MpiError, MismatchError (the ranks' parameters went apart), on all ranks.
+/// parameters. A training that goes on from a checkpoint has the result, to the last bit (but for times), of one that never
+/// stopped; the observer is told of what is left. Throws UsageError, MpiError, MismatchError (the ranks' parameters went
+/// apart), DataError (a checkpoint cannot be written), on all ranks.
 TrainingResult train(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
-                     const Observer& observer);
+                     const Observer& observer, const Continuation& continuation = {});
 
 /// The samples of an epoch in the order in which its batches take them: 0 .. count-1, shuffled. Depends on its
 /// arguments alone.

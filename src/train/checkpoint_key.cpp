@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// What a checkpoint must have in common with the training that goes on from it.
+#include <array>
+#include <charconv>
+
+#include "checkpoint.hpp"
+#include "fnv.hpp"
+#include "network.hpp"
+#include "run_folder.hpp"
+
+namespace syncbn::train {
+
+namespace {
+
+/// The shortest decimal number that is read back as the same double.
+std::string text_of(double value) {
+  std::array<char, 32> text{};
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
+std::string text_of(const ImageShape& shape) {
+  return std::to_string(shape.channels) + "x" + std::to_string(shape.height) + "x" + std::to_string(shape.width);
+}
+
+void add(Fnv1a& hash, const LabelledImages& images) {
+  hash.add(&images.count, sizeof(images.count));
+  hash.add(images.pixels.data(), images.pixels.size());
+  hash.add(images.labels.data(), images.labels.size());
+}
+
+std::uint64_t fingerprint(const DataSet& data) {
+  Fnv1a hash;
+  add(hash, data.train);
+  add(hash, data.test);
+  return hash.value();
+}
+
+/// The sizes of a network, from one that no other rank knows of.
+void set_sizes(TrainingKey& key, const std::string& network, const ImageShape& image) {
+  const Network<float> sample =
+      make_network<float>(network, image, kClassCount, [](Index num_features, const std::string& name) {
+        return BatchNorm({.num_features = num_features, .name = name});
+      });
+  for (const Parameter<float>* parameter : sample.trainables.parameters) key.weights += parameter->size;
+  for (const BatchNorm* norm : sample.trainables.norms) key.channels += norm->options().num_features;
+  key.norms = static_cast<Index>(sample.trainables.norms.size());
+}
+
+}  // namespace
+
+TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Arm& arm, Index ranks) {
+  TrainingKey key;
+  set_sizes(key, options.network, data.train.shape);
+  key.steps_per_epoch = data.train.count / options.batch;
+  key.steps = key.steps_per_epoch * options.epochs;
+  const bool ranks_differ = arm.kind == Arm::Kind::local || arm.kind == Arm::Kind::group;
+  if (ranks_differ) key.copies = ranks;
+
+  const SgdOptions& sgd = options.sgd;
+  key.entries = {{"arm", arm.name()},
+                 {"ranks", ranks_differ ? std::to_string(ranks) : "any"},
+                 {"network", options.network},
+                 {"classes", std::to_string(kClassCount)},
+                 {"image", text_of(data.train.shape)},
+                 {"weights", std::to_string(key.weights)},
+                 {"batch norm layers", std::to_string(key.norms)},
+                 {"batch norm channels", std::to_string(key.channels)},
+                 {"data", hex_of(fingerprint(data))},
+                 {"batch", std::to_string(options.batch)},
+                 {"epochs", std::to_string(options.epochs)},
+                 {"seed", std::to_string(options.seed)},
+                 {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded"},
+                 {"lr", text_of(sgd.learning_rate)},
+                 {"schedule", sgd.schedule == Schedule::cosine ? "cosine" : "constant"},
+                 {"momentum", text_of(sgd.momentum)},
+                 {"weight-decay", text_of(sgd.weight_decay)}};
+  return key;
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include "stop_signals.hpp"
+
+#include <initializer_list>
+
+namespace syncbn::train {
+
+namespace {
+
+volatile std::sig_atomic_t came = 0;  // a handler has no other place to write to
+
+extern "C" void take_note(int) {
+  came = 1;
+  for (const int number : {SIGTERM, SIGINT}) {
+    struct sigaction action {};
+    ::sigaction(number, nullptr, &action);
+    if (action.sa_handler != take_note) continue;
+    action.sa_handler = SIG_DFL;
+    ::sigaction(number, &action, nullptr);
+  }
+}
+
+void install(int number, struct sigaction& before) {
+  struct sigaction action {};
+  action.sa_handler = take_note;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  sigaddset(&action.sa_mask, SIGTERM);
+  sigaddset(&action.sa_mask, SIGINT);
+  ::sigaction(number, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) ::sigaction(number, &action, nullptr);
+}
+
+}  // namespace
+
+StopSignals::StopSignals() {
+  came = 0;
+  install(SIGTERM, terminate_before_);
+  install(SIGINT, interrupt_before_);
+}
+
+StopSignals::~StopSignals() {
+  ::sigaction(SIGTERM, &terminate_before_, nullptr);
+  ::sigaction(SIGINT, &interrupt_before_, nullptr);
+}
+
+bool StopSignals::has_come() const noexcept { return came != 0; }
+
+}  // namespace syncbn::train
