@@ -242,6 +242,9 @@ TEST_F(CheckpointFile, RefusesAnotherTraining) {
   expect_refused([](TrainingOptions& o) { o.sgd.learning_rate = std::nextafter(0.05, 1); },
                  "lr 0.05, this one has 0.05");
   expect_refused([](TrainingOptions& o) { o.sgd.schedule = Schedule::constant; }, "schedule cosine");
+  expect_refused([](TrainingOptions& o) { o.sgd.warmup_steps = 3; }, "warmup 0, this one has 3");
+  expect_refused([](TrainingOptions& o) { o.sgd.milestones = {3, 6}; }, "milestones none, this one has 3,6");
+  expect_refused([](TrainingOptions& o) { o.sgd.lr_gamma = 0.5; }, "lr-gamma 0.1");
   expect_refused([](TrainingOptions& o) { o.sgd.momentum = 0.5; }, "momentum 0.9, this one has 0.5");
   expect_refused([](TrainingOptions& o) { o.sgd.weight_decay = 0; }, "weight-decay 1e-04");
   EXPECT_NE(refusal(key_of(data(), options(), Arm::parse("single"), 1)).find("arm sync, this one has single"),

@@ -69,6 +69,17 @@ class TrainTest(ToolTest):
         self.assert_refused(2, "no arm 'global'", "train", "--arm", "global")
         self.assert_refused(2, "--seed", "train", "--seed", "-4")
 
+    def test_takes_schedules(self):
+        out = self.folder / "run"
+        result = run("train", *SHORT, "--quiet", "--out", str(out), "--schedule", "multistep", "--milestones", "1,3",
+                     "--lr-gamma", "0.5", "--warmup", "4")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        arguments = json.loads((out / "run.json").read_text())["arguments"]
+        self.assertEqual((arguments["schedule"], arguments["milestones"], arguments["lr_gamma"], arguments["warmup"]),
+                         ("multistep", [1, 3], 0.5, 4))
+        self.assert_refused(2, "needs --milestones", "train", *SHORT, "--schedule", "multistep")
+        self.assert_refused(2, "0 to 10 steps", "train", *SHORT, "--warmup", "11")
+
     def test_refuses_missing_data(self):
         self.assert_refused(3, "does not exist", "train", "--data", str(self.folder / "nowhere"))
         self.assert_refused(3, "has no train-images-idx3-ubyte[.gz], train-labels", "train", "--data", str(self.folder))

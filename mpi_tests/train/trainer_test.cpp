@@ -141,6 +141,29 @@ TEST(TrainerDivergence, StopsOnAllRanksAtTheSameStep) {
   expect_same_on_all_ranks(result);
 }
 
+// Rates of 1e-30 change no weight, so what comes behind the milestone must be as if it were not there.
+TEST(TrainerSchedule, CountsMilestonesInEpochs) {
+  TrainingOptions training = options("mlp");
+  training.sgd.schedule = Schedule::multistep;
+  training.sgd.milestones = {1};
+  training.sgd.lr_gamma = 1e-30;
+  const TrainingResult two_epochs = run(training, "sync");
+  training.epochs = 1;
+  EXPECT_EQ(two_epochs.parameters, run(training, "sync").parameters);
+  training.sgd.milestones = {2};
+  training.epochs = 2;
+  EXPECT_NE(two_epochs.parameters, run(training, "sync").parameters);
+}
+
+TEST(TrainerSchedule, WarmsUp) {
+  TrainingOptions training = options("mlp");
+  const TrainingResult cold = run(training, "sync");
+  training.sgd.warmup_steps = 5;
+  const TrainingResult warm = run(training, "sync");
+  EXPECT_EQ(cold.step_losses[0], warm.step_losses[0]);
+  EXPECT_NE(cold.step_losses[1], warm.step_losses[1]);
+}
+
 TEST(TrainerOptions, OutOfRangeAreRefusedWithOneSentence) {
   const auto refused = [](const std::function<void(TrainingOptions&)>& change, const std::string& word) {
     TrainingOptions training = options("mlp");
@@ -160,6 +183,19 @@ TEST(TrainerOptions, OutOfRangeAreRefusedWithOneSentence) {
   refused([](TrainingOptions& t) { t.sgd.learning_rate = NAN; }, "learning rate");
   refused([](TrainingOptions& t) { t.sgd.momentum = 1; }, "momentum is 1");
   refused([](TrainingOptions& t) { t.sgd.weight_decay = -0.5; }, "decay is -0.5");
+  refused([](TrainingOptions& t) { t.sgd.warmup_steps = -1; }, "warmup is -1");
+  refused([](TrainingOptions& t) { t.sgd.warmup_steps = 19; }, "0 to 18 steps");
+  refused([](TrainingOptions& t) { t.sgd.lr_gamma = 0; }, "--lr-gamma is 0");
+  refused([](TrainingOptions& t) { t.sgd.milestones = {1}; }, "for --schedule multistep");
+  refused([](TrainingOptions& t) { t.sgd.schedule = Schedule::multistep; }, "needs --milestones");
+  const auto milestones = [](const std::vector<Index>& list) {
+    return [list](TrainingOptions& t) {
+      t.sgd.schedule = Schedule::multistep;
+      t.sgd.milestones = list;
+    };
+  };
+  refused(milestones({0}), "a milestone is 0, wanted more than 0");
+  refused(milestones({3, 3}), "a milestone is 3, wanted more than 3");
   EXPECT_NO_THROW(check_options(options("cnn"), data()));
 }
 

@@ -47,7 +47,18 @@ inline void add_training_options(CLI::App& command, TrainingArguments& arguments
       ->capture_default_str()
       ->type_name("RATE");
   add_choice<train::Schedule>(command, "--schedule", training.sgd.schedule, "How the learning rate goes on",
-                              {{"cosine", train::Schedule::cosine}, {"constant", train::Schedule::constant}});
+                              {{"cosine", train::Schedule::cosine},
+                               {"constant", train::Schedule::constant},
+                               {"multistep", train::Schedule::multistep}});
+  command
+      .add_option("--milestones", training.sgd.milestones,
+                  "For multistep: after so many epochs each, like 3,6, the rate is multiplied by --lr-gamma")
+      ->delimiter(',')
+      ->type_name("LIST");
+  command.add_option("--lr-gamma", training.sgd.lr_gamma, "Factor of multistep")->capture_default_str()->type_name("F");
+  command.add_option("--warmup", training.sgd.warmup_steps, "Steps over which the rate rises linearly at the start")
+      ->capture_default_str()
+      ->type_name("STEPS");
   command.add_option("--momentum", training.sgd.momentum, "Momentum of SGD")->capture_default_str()->type_name("M");
   command.add_option("--weight-decay", training.sgd.weight_decay, "Weight decay")
       ->capture_default_str()

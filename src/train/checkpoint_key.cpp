@@ -18,6 +18,16 @@ std::string text_of(double value) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
 }
 
+/// "3,6", or "none".
+std::string text_of(const std::vector<Index>& numbers) {
+  std::string text;
+  for (const Index number : numbers) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(number);
+  }
+  return text.empty() ? "none" : text;
+}
+
 std::string text_of(const ImageShape& shape) {
   return std::to_string(shape.channels) + "x" + std::to_string(shape.height) + "x" + std::to_string(shape.width);
 }
@@ -71,7 +81,10 @@ TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Ar
                  {"seed", std::to_string(options.seed)},
                  {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded"},
                  {"lr", text_of(sgd.learning_rate)},
-                 {"schedule", sgd.schedule == Schedule::cosine ? "cosine" : "constant"},
+                 {"schedule", name_of(sgd.schedule)},
+                 {"warmup", std::to_string(sgd.warmup_steps)},
+                 {"milestones", text_of(sgd.milestones)},
+                 {"lr-gamma", text_of(sgd.lr_gamma)},
                  {"momentum", text_of(sgd.momentum)},
                  {"weight-decay", text_of(sgd.weight_decay)}};
   return key;

@@ -8,17 +8,34 @@
 
 namespace syncbn::train {
 
-enum class Schedule { constant, cosine };
+/// How the rate goes on behind the warmup.
+enum class Schedule {
+  constant,
+  cosine,     ///< Half a cosine, from learning_rate down to (almost) 0 at the last step.
+  multistep,  ///< Multiplied by lr_gamma when milestones[i] epochs are done, for each i: PyTorch's MultiStepLR.
+};
+
+/// "constant", "cosine", "multistep".
+const char* name_of(Schedule schedule) noexcept;
 
 struct SgdOptions {
   double learning_rate = 0.05;
   double momentum = 0.9;       ///< Weight of the previous velocity, in [0, 1).
   double weight_decay = 1e-4;  ///< Added as weight_decay * w to the gradient of weights.
   Schedule schedule = Schedule::cosine;
+  Index warmup_steps = 0;  ///< Over so many steps the rate rises linearly: 1/warmup_steps of it in the first one.
+  std::vector<Index> milestones;  ///< Of multistep: epochs, 1 or more, increasing.
+  double lr_gamma = 0.1;          ///< Of multistep.
 };
 
-/// The rate of step `step` of `steps`: constant, or half a cosine from learning_rate down to (almost) 0.
-double learning_rate(const SgdOptions& options, Index step, Index steps);
+/// Where a step stands in its training.
+struct StepPosition {
+  Index step = 0;  ///< From 0.
+  Index steps = 0;
+  Index steps_per_epoch = 1;
+};
+
+double learning_rate(const SgdOptions& options, const StepPosition& at);
 
 ///   v = momentum * v + (gradient + weight_decay * w)      w = w - rate * v
 ///

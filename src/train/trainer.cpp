@@ -119,7 +119,7 @@ class TrainingRun {
     if (step_of_epoch == 0 || order_.empty()) order_ = epoch_order(data_.train.count, options_.seed, epoch);
     step_.set_stop_wish(continuation_.wants_stop());
     const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
-                              learning_rate(options_.sgd, done(), steps_));
+                              learning_rate(options_.sgd, {done(), steps_, steps_per_epoch_}));
     result_.step_losses.push_back(loss);
     result_.diverged = !std::isfinite(loss);
     if (ranks_.rank() == 0) observer_.on_step({epoch, done(), steps_, loss});
@@ -197,15 +197,36 @@ ShareSizes share_sizes(Index batch, Index ranks, Index block_size) {
   return sizes;
 }
 
+[[noreturn]] void refuse(const std::string& what, double got, const std::string& wanted) {
+  std::string number = std::to_string(got);
+  number.erase(number.find_last_not_of('0') + 1);
+  if (!number.empty() && number.back() == '.') number.pop_back();
+  throw UsageError(what + " is " + number + ", wanted " + wanted);
+}
+
+void check_schedule(const SgdOptions& sgd, Index steps) {
+  if (sgd.warmup_steps < 0 || (sgd.warmup_steps > steps && steps > 0)) {
+    refuse("the warmup", static_cast<double>(sgd.warmup_steps),
+           "0 to " + std::to_string(steps) + " steps (all of them)");
+  }
+  if (!(std::isfinite(sgd.lr_gamma) && sgd.lr_gamma > 0)) refuse("--lr-gamma", sgd.lr_gamma, "a finite number above 0");
+  const bool has_milestones = !sgd.milestones.empty();
+  if (has_milestones != (sgd.schedule == Schedule::multistep)) {
+    throw UsageError(has_milestones ? "--milestones are for --schedule multistep"
+                                    : "--schedule multistep needs --milestones, epochs like 3,6");
+  }
+  Index last = 0;
+  for (const Index milestone : sgd.milestones) {
+    if (milestone <= last) {
+      refuse("a milestone", static_cast<double>(milestone), "more than " + std::to_string(last) + " epochs");
+    }
+    last = milestone;
+  }
+}
+
 }  // namespace
 
 void check_options(const TrainingOptions& options, const DataSet& data) {
-  const auto refuse = [](const std::string& what, double got, const std::string& wanted) {
-    std::string number = std::to_string(got);
-    number.erase(number.find_last_not_of('0') + 1);
-    if (!number.empty() && number.back() == '.') number.pop_back();
-    throw UsageError(what + " is " + number + ", wanted " + wanted);
-  };
   if (!is_network(options.network)) {
     throw UsageError("there is no network '" + options.network + "', only " + network_names());
   }
@@ -225,6 +246,7 @@ void check_options(const TrainingOptions& options, const DataSet& data) {
   if (!(std::isfinite(sgd.weight_decay) && sgd.weight_decay >= 0)) {
     refuse("the weight decay", sgd.weight_decay, "a finite number, 0 or more");
   }
+  check_schedule(sgd, options.epochs * (data.train.count / options.batch));
 }
 
 ShareSizes samples_per_rank(const Arm& arm, Index batch, Index ranks) {
