@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "checkpoint.hpp"
 #include "checkpoint_state.hpp"
@@ -31,6 +32,13 @@ class Stopwatch {
   using Clock = std::chrono::steady_clock;
   Clock::time_point start_ = Clock::now();
 };
+
+/// Of at least one number.
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
 
 Network<float> make_started_network(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks) {
   const NormFactory make_norm = [&](Index num_features, const std::string& name) {
@@ -118,8 +126,10 @@ class TrainingRun {
     const Index step_of_epoch = done() % steps_per_epoch_;
     if (step_of_epoch == 0 || order_.empty()) order_ = epoch_order(data_.train.count, options_.seed, epoch);
     step_.set_stop_wish(continuation_.wants_stop());
+    const Stopwatch step_watch;
     const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
                               learning_rate(options_.sgd, {done(), steps_, steps_per_epoch_}));
+    step_seconds_.push_back(step_watch.seconds());
     result_.step_losses.push_back(loss);
     result_.diverged = !std::isfinite(loss);
     if (ranks_.rank() == 0) observer_.on_step({epoch, done(), steps_, loss});
@@ -131,8 +141,8 @@ class TrainingRun {
     const double loss_sum = std::accumulate(first_loss, result_.step_losses.end(), 0.0);
     share_running_stats(network_, ranks_);
     result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
-    result_.epochs.push_back(
-        {epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds()});
+    result_.epochs.push_back({epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds(),
+                              median(std::exchange(step_seconds_, {}))});
     if (ranks_.rank() == 0) observer_.on_epoch(result_.epochs.back());
   }
 
@@ -167,6 +177,7 @@ class TrainingRun {
   Index steps_;
   TrainingKey key_;
   std::vector<Index> order_;  // of the current epoch's samples
+  std::vector<double> step_seconds_;  // of the current epoch, as far as this process did it
   TrainingResult result_;
 };
 

@@ -42,7 +42,8 @@ struct EpochRecord {
   Index epoch = 0;        ///< From 1.
   double train_loss = 0;  ///< Mean over the epoch's steps.
   double test_accuracy = 0;
-  double seconds = 0;  ///< Since the start of training.
+  double seconds = 0;       ///< Since the start of training.
+  double step_seconds = 0;  ///< Median over the epoch's steps, on rank 0.
 };
 
 /// Told about progress, on rank 0 only. Must not throw.
