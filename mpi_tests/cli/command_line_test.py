@@ -7,7 +7,7 @@ import unittest
 import tool
 from tool import RANKS
 
-COMMANDS = ["bench", "compare", "info", "normalize", "train", "verify"]
+COMMANDS = ["bench", "compare", "info", "normalize", "report", "train", "verify"]
 
 # arguments, words of the sentence
 WRONG = [

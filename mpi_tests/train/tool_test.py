@@ -59,7 +59,12 @@ class TrainTest(ToolTest):
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         epochs = [line for line in lines if line["kind"] == "epoch"]
         self.assertEqual([(line["arm"], line["epoch"]) for line in epochs], [("local", 1)])
-        self.assertEqual(set(epochs[0]), {"kind", "arm", "seed", "epoch", "train_loss", "test_accuracy", "seconds"})
+        self.assertEqual(set(epochs[0]), {"kind", "arm", "batch", "seed", "epoch", "train_loss", "test_accuracy",
+                                          "seconds", "step_seconds"})
+        self.assertEqual(lines[-1]["kind"], "end")
+        self.assertEqual(lines[-1]["weights_hash"], record["results"][0]["weights_hash"])
+        self.assertEqual(sum(host["ranks"] for host in record["hosts"]), RANKS)
+        self.assertIn("train --arm local --network mlp --epochs 1 --batch 300 --quiet --seed 7", record["command_line"])
 
     def test_refuses_wrong_arguments(self):
         self.assert_refused(2, "number of epochs is -1", "train", "--epochs", "-1")
@@ -92,7 +97,8 @@ class TrainTest(ToolTest):
 
 class CompareTest(ToolTest):
     def compare(self, *arguments: str):
-        return run("compare", *SHORT, "--quiet", "--out", str(self.folder / "out"), *arguments)
+        seeds = () if "--seeds" in arguments else ("--seeds", "1,")
+        return run("compare", *SHORT, "--quiet", "--out", str(self.folder / "out"), *seeds, *arguments)
 
     def rows(self) -> list[dict[str, str]]:
         with (self.folder / "out" / "summary.csv").open() as file:
@@ -103,21 +109,23 @@ class CompareTest(ToolTest):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         for arm in ("single", "sync", "local"):
             self.assertRegex(result.stdout, rf"(?m)^{arm} .* %")
-        self.assertEqual(len(re.findall(r"(?m)^seed \d: sync .*: passed$", result.stdout)), 2)
-        self.assertTrue(result.stdout.splitlines()[-1].startswith("Synchronized batch norm on"))
+        self.assertEqual(len(re.findall(r"(?m)^seed \d, batch 300: sync .*: passed$", result.stdout)), 2)
+        sentence = "With one rank all arms are the same" if RANKS == 1 else " samples per process, local batch norm "
+        self.assertIn(sentence, result.stdout)
+        self.assertRegex(result.stdout, rf"Sync on {RANKS} ranks? trained like the full batch in one process")
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()),
-                         ["metrics.jsonl", "run.json", "summary.csv"])
+                         ["metrics.jsonl", "report.html", "run.json", "summary.csv"])
         self.assertEqual([(row["arm"], row["seed"]) for row in self.rows()],
                          [(arm, seed) for seed in "12" for arm in ("single", "sync", "local")])
         record = json.loads((self.folder / "out" / "run.json").read_text())
         self.assertTrue(all(check["passed"] for check in record["checks"]))
         for line in (self.folder / "out" / "metrics.jsonl").read_text().splitlines():
-            self.assertIn(json.loads(line)["kind"], ("step", "epoch"))
+            self.assertIn(json.loads(line)["kind"], ("step", "epoch", "end", "check"))
 
     def test_says_once_that_training_diverged(self):
         result = self.compare("--lr", "1e30", "--seeds", "2")
         self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertRegex(result.stdout.splitlines()[-1], r"^Training diverged in single, sync, local: .*--lr\.$")
+        self.assertRegex(result.stdout.splitlines()[-2], r"^Training diverged in single, sync, local: .*--lr\.$")
         for word in ("nan", "passed", "FAILED", "fault"):
             self.assertNotIn(word, result.stdout)
         self.assertEqual(self.compare("--lr", "1e30", "--arms", "local").returncode, 1)
@@ -152,6 +160,21 @@ class CompareTest(ToolTest):
         self.assert_refused(2, "names sync twice", "compare", "--arms", "sync,sync")
         self.assert_refused(2, "--seeds has 'x'", "compare", "--seeds", "x")
         self.assert_refused(2, "1 to 1000", "compare", "--seeds", "0")
+        self.assert_refused(2, "names 16 twice", "compare", "--batches", "16,16")
+        self.assert_refused(2, "global batch is 0", "compare", "--batches", "16,0")
+        self.assert_refused(2, "--batches has 'x'", "compare", "--batches", "64,x")
+        self.assert_refused(2, "--batch excludes --batches", "compare", "--batches", "64", "--batch", "8")
+
+    def test_takes_several_batches(self):
+        result = run("compare", "--epochs", "1", "--network", "mlp", "--quiet", "--seeds", "1", "--batches", "300,600",
+                     "--out", str(self.folder / "out"))
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual([(row["arm"], row["batch"]) for row in self.rows()],
+                         [(arm, batch) for batch in ("300", "600") for arm in ("single", "sync", "local")])
+        record = json.loads((self.folder / "out" / "run.json").read_text())
+        rates = {share["batch"]: share["lr"] for share in record["shares"]}
+        self.assertEqual(rates[600], 2 * rates[300])
+        self.assertEqual([check["batch"] for check in record["checks"]], [300, 600])
 
 
 if __name__ == "__main__":

@@ -25,4 +25,8 @@ CommandBody add_normalize(CLI::App& tool);
 CommandBody add_train(CLI::App& tool);
 CommandBody add_verify(CLI::App& tool);
 
+/// Likewise; the body runs without MPI. Under a launcher every process runs it, and `speaks` says which one writes and
+/// prints. It throws LocalFailure.
+CommandBody add_report(CLI::App& tool, bool speaks);
+
 }  // namespace syncbn::cli

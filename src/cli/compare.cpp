@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: MIT
 // syncbn compare: the same training with batch norm over the full batch, over all ranks, and on each rank alone.
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <sstream>
 
 #include <mpi.h>
 
 #include "agree.hpp"
 #include "command.hpp"
-#include "train/comparison.hpp"
+#include "train/collectives.hpp"
 #include "train/load_data.hpp"
+#include "train/report_page.hpp"
+#include "train/report_text.hpp"
 #include "training_arguments.hpp"
+#include "usage.hpp"
 
 namespace syncbn::cli {
 
@@ -25,7 +30,8 @@ struct Arguments : TrainingArguments {
     out = "syncbn-compare";
   }
   std::string arms = "single,sync,local";
-  std::string seeds = "1";
+  std::string batches;
+  std::string seeds = "3";
 };
 
 std::vector<std::string> split(const std::string& list) {
@@ -51,6 +57,22 @@ std::vector<train::Arm> parse_arms(const std::string& list) {
   return arms;
 }
 
+/// "64,32,16"; without --batches what --batch says.
+std::vector<Index> parse_batches(const Arguments& arguments) {
+  if (arguments.batches.empty()) return {arguments.training.batch};
+  std::vector<Index> batches;
+  for (const std::string& part : split(arguments.batches)) {
+    const std::uint64_t batch = parse_seed("--batches", part);
+    if (batch > INT64_MAX) throw train::UsageError("--batches has " + part + ", which is too large");
+    batches.push_back(static_cast<Index>(batch));
+    if (std::count(batches.begin(), batches.end(), batches.back()) > 1) {
+      throw train::UsageError("--batches names " + part + " twice");
+    }
+  }
+  if (batches.empty()) throw train::UsageError("--batches has no number, wanted global batches like 64,32,16");
+  return batches;
+}
+
 /// "3" is 1, 2, 3; "3,5" is 3 and 5, and "3," is 3 alone.
 std::vector<std::uint64_t> parse_seeds(const std::string& text) {
   constexpr std::uint64_t kMaxSeeds = 1000;
@@ -69,70 +91,41 @@ std::vector<std::uint64_t> parse_seeds(const std::string& text) {
   return seeds;
 }
 
-/// One arm over all seeds.
-struct ArmSummary {
-  double train_loss = 0;
-  double accuracy = 0;
-  double worst_accuracy = 1;
-  double best_accuracy = 0;
-  double seconds = 0;
-  bool has_diverged = false;
-};
-
-ArmSummary summarize(const train::Comparison& comparison, const train::Arm& arm) {
-  ArmSummary summary;
-  double count = 0;
-  for (const train::ArmRun& run : comparison.runs) {
-    if (run.arm.name() != arm.name()) continue;
-    const train::TrainingResult& result = run.result;
-    ++count;
-    summary.train_loss += result.epochs.empty() ? std::nan("") : result.epochs.back().train_loss;
-    summary.accuracy += result.test_accuracy;
-    summary.worst_accuracy = std::min(summary.worst_accuracy, result.test_accuracy);
-    summary.best_accuracy = std::max(summary.best_accuracy, result.test_accuracy);
-    summary.seconds += result.seconds;
-    summary.has_diverged = summary.has_diverged || result.diverged;
-  }
-  summary.train_loss /= count;
-  summary.accuracy /= count;
-  summary.seconds /= count;
-  return summary;
-}
-
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof(text), "%.*f", digits, value);
-  return text;
-}
-
 std::string range_text(const train::ShareSizes& sizes) {
   const std::string smallest = std::to_string(sizes.smallest);
   return sizes.smallest == sizes.largest ? smallest : smallest + "-" + std::to_string(sizes.largest);
 }
 
-void print_table(const train::RunDescription& run, const train::Comparison& comparison) {
-  std::printf("\n%-10s %14s %16s %11s %14s %9s\n", "arm", "samples a rank", "normalized over", "train loss",
-              "test accuracy", "seconds");
-  for (const train::Arm& arm : run.arms) {
-    const ArmSummary summary = summarize(comparison, arm);
-    const std::string train_loss = summary.has_diverged      ? "diverged"
-                                   : run.training.epochs > 0 ? fixed(summary.train_loss, 4)
-                                                             : "-";
-    std::printf("%-10s %14s %16s %11s %12.2f %% %9.1f", arm.name().c_str(),
-                range_text(train::samples_per_rank(arm, run.training.batch, run.ranks)).c_str(),
-                range_text(train::samples_per_norm(arm, run.training.batch, run.ranks)).c_str(), train_loss.c_str(),
-                100.0 * summary.accuracy, summary.seconds);
-    if (run.seeds.size() > 1) {
-      std::printf("  (%.2f to %.2f over %zu seeds)", 100.0 * summary.worst_accuracy, 100.0 * summary.best_accuracy,
-                  run.seeds.size());
-    }
-    std::printf("\n");
+std::string range_text(const train::Spread& spread) {
+  return spread.count > 1 ? train::percent(spread.smallest) + " to " + train::percent(spread.largest) : "";
+}
+
+void print_table(const train::RunRecord& run, const std::vector<train::ArmFigures>& figures) {
+  std::printf("\n%-10s %14s %16s %11s %11s %9s  %s\n", "arm", "samples a rank", "normalized over", "train loss",
+              "test error", "a step", run.seeds.size() > 1 ? "errors over the seeds" : "");
+  Index batch = run.batches.front();
+  for (const train::ArmFigures& each : figures) {
+    if (each.batch != batch) std::printf("\n");
+    batch = each.batch;
+    const std::string loss = each.diverged > 0 ? "diverged" : train::fixed(each.train_loss.median, 4);
+    std::printf("%-10s %14s %16s %11s %11s %9s  %s\n", each.arm.c_str(), range_text(each.share.rank).c_str(),
+                range_text(each.share.norm).c_str(), loss.c_str(), train::percent(each.error.median).c_str(),
+                train::duration(each.step_seconds.median).c_str(), range_text(each.error).c_str());
   }
   std::printf("\n");
 }
 
+/// Nothing can be said of a training that has no end to compare with.
+bool has_verdict(const train::Comparison& comparison, const train::SyncCheck& check) {
+  return std::none_of(comparison.runs.begin(), comparison.runs.end(), [&](const train::ArmRun& run) {
+    return run.seed == check.seed && run.batch == check.batch && run.arm.kind == train::Arm::Kind::single &&
+           run.result.diverged;
+  });
+}
+
 void print_check(const train::SyncCheck& check) {
-  std::printf("seed %llu: ", static_cast<unsigned long long>(check.seed));
+  std::printf("seed %llu, batch %lld: ", static_cast<unsigned long long>(check.seed),
+              static_cast<long long>(check.batch));
   if (check.sync.same_bits) {
     std::printf("sync and single end with the same bits in every weight: passed\n");
     return;
@@ -146,97 +139,84 @@ void print_check(const train::SyncCheck& check) {
   std::printf(": %s\n", check.has_passed ? "passed" : "FAILED");
 }
 
-/// The arms that diverged with any seed: "single, sync".
-std::string diverged_arms(const train::RunDescription& run, const train::Comparison& comparison) {
-  std::string names;
-  for (const train::Arm& arm : run.arms) {
-    if (summarize(comparison, arm).has_diverged) names += (names.empty() ? "" : ", ") + arm.name();
+void print_head(const train::DataSet& data, const train::RunDescription& run) {
+  std::string batches;
+  for (const Index batch : run.options.batches) {
+    batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
   }
-  return names;
+  std::printf("%s\nnetwork %s, %lld epochs, global batch %s, %lld %s\n", describe(data).c_str(),
+              run.options.training.network.c_str(), static_cast<long long>(run.options.training.epochs),
+              batches.c_str(), static_cast<long long>(run.ranks), run.ranks == 1 ? "rank" : "ranks");
+  std::fflush(stdout);
 }
 
-/// No check can say anything of a training that has no end to compare with.
-bool has_verdict(const train::Comparison& comparison, const train::SyncCheck& check) {
-  return std::none_of(comparison.runs.begin(), comparison.runs.end(), [&](const train::ArmRun& run) {
-    return run.seed == check.seed && run.arm.kind == train::Arm::Kind::single && run.result.diverged;
-  });
+/// Rank 0 prints the outcome and writes the page.
+void report(const train::RunDescription& run, const train::Comparison& comparison, const std::string& run_json,
+            train::RunFolder& folder, const std::string& out) {
+  std::istringstream metrics(folder.recorded());
+  const train::RunRecord record = train::parse_run(out, run_json, metrics);
+  folder.write("report.html", train::report_html(record));
+
+  const std::vector<train::ArmFigures> figures = train::figures_of(record);
+  print_table(record, figures);
+  for (const train::SyncCheck& check : comparison.checks) {
+    const bool is_one_of_many = run.options.batches.size() > 1 && check.sync.same_bits;  // the verdict counts these
+    if (has_verdict(comparison, check) && !is_one_of_many) print_check(check);
+  }
+  const train::Verdict verdict = train::verdict_of(record, figures);
+  std::printf("%s\n", verdict.headline.c_str());
+  for (const std::string& sentence : verdict.details) std::printf("%s\n", sentence.c_str());
 }
 
-/// The outcome in plain words.
-std::string conclusion(const train::RunDescription& run, const train::Comparison& comparison) {
-  const auto has = [&](train::Arm::Kind kind) {
-    return std::any_of(run.arms.begin(), run.arms.end(), [&](const train::Arm& arm) { return arm.kind == kind; });
+/// Shows what happens to a person, and writes it down.
+train::ComparisonObserver make_observer(const train::ComparisonOptions& options, train::Progress& progress,
+                                        train::RunFolder& folder) {
+  train::ComparisonObserver observer;
+  observer.on_begin = [&options, &progress, &folder](const train::TrainingId& id) {
+    std::string title = id.label;
+    if (options.batches.size() > 1) title += ", batch " + std::to_string(id.batch);
+    if (options.seeds.size() > 1) title += ", seed " + std::to_string(id.seed);
+    progress.begin(title, options.training.epochs);
+    return train::make_observer(id, progress, folder);
   };
-  const bool has_failed =
-      std::any_of(comparison.checks.begin(), comparison.checks.end(),
-                  [&](const train::SyncCheck& check) { return !check.has_passed && has_verdict(comparison, check); });
-  if (has_failed) return "Synchronized batch norm did not train like the full batch: this is a fault.";
-  if (const std::string arms = diverged_arms(run, comparison); !arms.empty()) {
-    return "Training diverged in " + arms + ": there is nothing to compare; try a smaller --lr.";
-  }
-
-  if (run.training.epochs == 0) return "No epochs, no training: all arms are as they started.";
-
-  std::string text;
-  if (!comparison.checks.empty()) {
-    const bool same_bits = std::all_of(comparison.checks.begin(), comparison.checks.end(),
-                                       [](const train::SyncCheck& check) { return check.sync.same_bits; });
-    text = "Synchronized batch norm on " + std::to_string(run.ranks) + (run.ranks == 1 ? " rank" : " ranks") +
-           " trained like the full batch in one process, " + (same_bits ? "to the last bit" : "up to rounding");
-  }
-  if (has(train::Arm::Kind::local) && has(train::Arm::Kind::sync) && run.ranks > 1) {
-    const double sync = summarize(comparison, {train::Arm::Kind::sync, 0}).accuracy;
-    const double local = summarize(comparison, {train::Arm::Kind::local, 0}).accuracy;
-    const double points = 100.0 * (sync - local);
-    const train::ShareSizes sizes =
-        train::samples_per_norm({train::Arm::Kind::local, 0}, run.training.batch, run.ranks);
-    text += text.empty() ? "Local" : "; local";
-    text += " batch norm, over " + range_text(sizes) + " samples at a time, ended " + fixed(std::abs(points), 2) +
-            " points of test accuracy " + (points >= 0 ? "lower" : "higher");
-  }
-  if (text.empty()) return "All arms have been trained.";
-  if (run.ranks == 1) text += "; with one rank all arms are the same, try mpirun -n 4";
-  return text + ".";
+  observer.on_end = [&folder](const train::ArmRun& run) { folder.record(train::end_line(run.id(), run.result)); };
+  observer.on_check = [&folder](const train::SyncCheck& check) { folder.record(train::check_line(check)); };
+  return observer;
 }
 
-int run_compare(const Arguments& arguments, MPI_Comm comm) {
-  const std::vector<train::Arm> arms = parse_arms(arguments.arms);
-  const std::vector<std::uint64_t> seeds = parse_seeds(arguments.seeds);
+/// Whether every sync was single, and all trainings came to their end.
+bool is_good(const train::Comparison& comparison) {
+  return std::all_of(comparison.checks.begin(), comparison.checks.end(),
+                     [](const train::SyncCheck& check) { return check.has_passed; }) &&
+         std::none_of(comparison.runs.begin(), comparison.runs.end(),
+                      [](const train::ArmRun& run) { return run.result.diverged; });
+}
+
+int run_compare(const Arguments& arguments, const std::string& command_line, MPI_Comm comm) {
+  const train::ComparisonOptions options{arguments.training, parse_arms(arguments.arms), parse_batches(arguments),
+                                         parse_seeds(arguments.seeds)};
   if (arguments.out.empty()) throw train::UsageError("--out is empty, wanted a folder");
   const train::DataSet data = train::load_data(arguments.data, comm);
-  train::check_options(arguments.training, data);
-  const train::RunDescription run{"compare", data.name, arguments.training, arms, seeds, size_of(comm)};
+  for (const Index batch : options.batches) {
+    train::check_options(train::training_of(options, batch, options.seeds.front()), data);
+  }
+  const train::RunDescription run = train::describe_run("compare", command_line, data, options, comm);
   const bool speaks = rank_of(comm) == 0;
 
   train::RunFolder folder(arguments.out, comm);
-  if (speaks) {
-    std::printf("%s\nnetwork %s, %lld epochs, global batch %lld, %lld %s\n", describe(data).c_str(),
-                run.training.network.c_str(), static_cast<long long>(run.training.epochs),
-                static_cast<long long>(run.training.batch), static_cast<long long>(run.ranks),
-                run.ranks == 1 ? "rank" : "ranks");
-    std::fflush(stdout);
-  }
+  folder.write("run.json", train::run_json(run));
+  if (speaks) print_head(data, run);
   train::Progress progress(arguments.progress_style());
-  const auto observe = [&](const std::string& label, std::uint64_t seed) {
-    progress.begin(seeds.size() > 1 ? label + ", seed " + std::to_string(seed) : label, arguments.training.epochs);
-    return train::make_observer(label, seed, progress, folder);
-  };
-  const train::Comparison comparison = train::compare(data, {arguments.training, arms, seeds}, comm, observe);
+  const train::Comparison comparison = train::compare(data, options, comm, make_observer(options, progress, folder));
   progress.end();
 
-  if (speaks) {
-    print_table(run, comparison);
-    for (const train::SyncCheck& check : comparison.checks) {
-      if (has_verdict(comparison, check)) print_check(check);
-    }
-    std::printf("%s\n", conclusion(run, comparison).c_str());
-  }
+  const std::string run_json = train::run_json(run, comparison);
   folder.write("summary.csv", train::summary_csv(run, comparison));
-  folder.write("run.json", train::run_json(run, comparison));
+  folder.write("run.json", run_json);
+  train::on_first_rank(comm, [&] { report(run, comparison, run_json, folder, arguments.out); });
   folder.finish();
-  const bool has_failed = std::any_of(comparison.checks.begin(), comparison.checks.end(),
-                                      [](const train::SyncCheck& check) { return !check.has_passed; });
-  return has_failed || !diverged_arms(run, comparison).empty() ? kCheckFailed : kOk;
+  if (speaks) std::printf("written  %s\n", (std::filesystem::path(arguments.out) / "report.html").c_str());
+  return is_good(comparison) ? kOk : kCheckFailed;
 }
 
 }  // namespace
@@ -249,19 +229,29 @@ CommandBody add_compare(CLI::App& tool) {
       ->capture_default_str()
       ->type_name("LIST");
   add_training_options(*command, *arguments);
+  command
+      ->add_option(
+          "--batches", arguments->batches,
+          "Several global batches, like 64,32,16: the whole comparison with each; --lr is for the first and goes "
+          "with the batch")
+      ->type_name("LIST")
+      ->excludes(command->get_option("--batch"));
   command->add_option("--seeds", arguments->seeds, "How many trainings of each arm, or a list of seeds like 3,5")
       ->capture_default_str()
       ->type_name("N|LIST");
   command
-      ->add_option("--out", arguments->out,
-                   "Folder for metrics.jsonl, summary.csv and run.json; files of an earlier run are replaced")
+      ->add_option(
+          "--out", arguments->out,
+          "Folder for report.html, metrics.jsonl, summary.csv and run.json; files of an earlier run are replaced")
       ->capture_default_str()
       ->type_name("DIR");
   command->footer(
       "Exit code 1 if sync does not train like single, or an arm diverges.\n\n"
       "Try:\n  mpirun -n 4 syncbn compare\n  mpirun -n 4 syncbn compare --data mnist/ --network mlp --seeds 3 --out "
       "mnist-compare");
-  return [arguments] { return with_agreed_failures([&] { return run_compare(*arguments, MPI_COMM_WORLD); }); };
+  return [arguments, command] {
+    return with_agreed_failures([&] { return run_compare(*arguments, command_line_of(*command), MPI_COMM_WORLD); });
+  };
 }
 
 }  // namespace syncbn::cli

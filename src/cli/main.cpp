@@ -114,6 +114,21 @@ int answer_without_mpi(const CLI::App& tool, const CLI::Success& request) {
   return kOk;
 }
 
+/// For a subcommand without MPI: every process of a launcher fails or succeeds by itself, all in the same way.
+int run_without_mpi(const std::string& subcommand, const CommandBody& body) {
+  try {
+    const int code = body();
+    flush_stdout();
+    return code;
+  } catch (const LocalFailure& failure) {
+    if (launched_as().rank == 0) say(subcommand, failure.what());
+    return failure.code();
+  } catch (const std::exception& error) {
+    if (launched_as().rank == 0) say(subcommand, error.what());
+    return kEnvironment;
+  }
+}
+
 int main_of_tool(int argc, char** argv) {
   CLI::App tool("Synchronized batch normalization: split a batch over any number of processes, normalize as one.",
                 "syncbn");
@@ -124,6 +139,7 @@ int main_of_tool(int argc, char** argv) {
   const std::map<std::string, CommandBody> bodies{{"bench", add_bench(tool)}, {"compare", add_compare(tool)},
                                                   {"info", add_info(tool)},   {"normalize", add_normalize(tool)},
                                                   {"train", add_train(tool)}, {"verify", add_verify(tool)}};
+  const std::map<std::string, CommandBody> bodies_without_mpi{{"report", add_report(tool, launched_as().rank == 0)}};
 
   std::optional<Failure> usage;
   try {
@@ -141,6 +157,9 @@ int main_of_tool(int argc, char** argv) {
   if (usage && launched_as().size <= 1) {
     say(subcommand, usage->text);
     return usage->code;
+  }
+  if (const auto body = bodies_without_mpi.find(subcommand); !usage && body != bodies_without_mpi.end()) {
+    return run_without_mpi(subcommand, body->second);
   }
   try {
     const MpiSession session(&argc, &argv);

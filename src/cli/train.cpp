@@ -14,6 +14,7 @@
 #include "train/stop_signals.hpp"
 #include "train/trainer.hpp"
 #include "training_arguments.hpp"
+#include "usage.hpp"
 
 namespace syncbn::cli {
 
@@ -47,10 +48,10 @@ std::optional<train::Checkpoint> load_start(const Arguments& arguments, const tr
 }
 
 void print_result(const train::RunDescription& run, const train::DataSet& data, const train::TrainingResult& result) {
-  const train::TrainingOptions& training = run.training;
+  const train::TrainingOptions& training = run.options.training;
   std::printf("%s\n", describe(data).c_str());
   std::printf("arm %s, network %s, global batch %lld, seed %llu, %lld %s, %zu steps in %.1f s\n",
-              run.arms[0].name().c_str(), training.network.c_str(), static_cast<long long>(training.batch),
+              run.options.arms[0].name().c_str(), training.network.c_str(), static_cast<long long>(training.batch),
               static_cast<unsigned long long>(training.seed), static_cast<long long>(run.ranks),
               run.ranks == 1 ? "rank" : "ranks", result.step_losses.size(), result.seconds);
   if (result.diverged) {
@@ -72,21 +73,24 @@ void print_stop(const Arguments& arguments, std::size_t steps_done) {
   }
 }
 
-int run_train(const Arguments& arguments, MPI_Comm comm) {
+int run_train(const Arguments& arguments, const std::string& command_line, MPI_Comm comm) {
   check_checkpoint_arguments(arguments);
   train::TrainingOptions training = arguments.training;
   training.seed = parse_seed("--seed", arguments.seed);
   const train::Arm arm = train::Arm::parse(arguments.arm);
   const train::DataSet data = train::load_data(arguments.data, comm);
   train::check_options(training, data);
-  const train::RunDescription run{"train", data.name, training, {arm}, {training.seed}, size_of(comm)};
+  const train::RunDescription run =
+      train::describe_run("train", command_line, data, {training, {arm}, {training.batch}, {training.seed}}, comm);
+  const train::TrainingId id{arm.name(), training.batch, training.seed};
 
   const std::optional<train::Checkpoint> start = load_start(arguments, training, arm, data, comm);
   train::RunFolder folder(arguments.out, comm,
                           start ? train::RunFolder::Earlier::continued : train::RunFolder::Earlier::removed);
+  folder.write("run.json", train::run_json(run));
   train::Progress progress(arguments.progress_style());
   progress.begin(arm.name(), training.epochs);
-  const train::Observer observer = train::make_observer(arm.name(), training.seed, progress, folder);
+  const train::Observer observer = train::make_observer(id, progress, folder);
   const train::StopSignals signals;
   const train::Continuation continuation{arguments.out, arguments.checkpoint_every.value_or(0),
                                          start ? &*start : nullptr, [&] { return signals.has_come(); }};
@@ -99,7 +103,8 @@ int run_train(const Arguments& arguments, MPI_Comm comm) {
     return kOk;
   }
   if (rank_of(comm) == 0) print_result(run, data, result);
-  folder.write("run.json", train::run_json(run, {{{arm, training.seed, result}}, {}}));
+  folder.record(train::end_line(id, result));
+  folder.write("run.json", train::run_json(run, {{{arm, training.batch, training.seed, result}}, {}}));
   folder.finish();
   return result.diverged ? kCheckFailed : kOk;
 }
@@ -134,7 +139,9 @@ CommandBody add_train(CLI::App& tool) {
   command->footer(
       "SIGTERM and SIGINT end the training at the end of a step, with a checkpoint if there is --out.\n\n"
       "Try:\n  mpirun -n 4 syncbn train --arm sync --epochs 3\n  syncbn train --data mnist/ --network cnn --out run");
-  return [arguments] { return with_agreed_failures([&] { return run_train(*arguments, MPI_COMM_WORLD); }); };
+  return [arguments, command] {
+    return with_agreed_failures([&] { return run_train(*arguments, command_line_of(*command), MPI_COMM_WORLD); });
+  };
 }
 
 }  // namespace syncbn::cli

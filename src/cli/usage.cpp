@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 
 #include <CLI/CLI.hpp>
 
@@ -103,7 +104,30 @@ std::string sentence_of(const CLI::App& tool, const CLI::ParseError& error) {
   return text;
 }
 
+/// As one word of a shell's command line.
+std::string quoted(const std::string& word) {
+  const bool is_plain = !word.empty() && std::all_of(word.begin(), word.end(), [](unsigned char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || std::strchr("_./:,=+-@%", c);
+  });
+  if (is_plain) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
 }  // namespace
+
+std::string command_line_of(const CLI::App& command) {
+  std::string text = "syncbn " + command.get_name();
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->count() == 0) continue;
+    const bool is_flag = option->get_expected_max() == 0;
+    if (!option->get_positional()) text += " " + option->get_name();
+    if (is_flag) continue;
+    for (const std::string& value : option->results()) text += " " + quoted(value);
+  }
+  return text;
+}
 
 std::optional<std::string> closest(const std::string& word, const std::vector<std::string>& candidates) {
   std::optional<std::string> best;

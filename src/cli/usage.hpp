@@ -26,4 +26,7 @@ std::string chosen_subcommand(const CLI::App& tool);
 /// have one cause, a misspelling.
 Failure usage_failure(const CLI::App& tool, const CLI::ParseError& error);
 
+/// The subcommand with the options it was given, to be pasted into a shell: "syncbn compare --epochs 2". Without launcher.
+std::string command_line_of(const CLI::App& command);
+
 }  // namespace syncbn::cli

@@ -22,22 +22,22 @@ double largest_difference(const std::vector<T>& a, const std::vector<T>& b, std:
   return largest;
 }
 
-const ArmRun* find(const std::vector<ArmRun>& runs, std::uint64_t seed, Arm::Kind kind) {
-  const auto found = std::find_if(runs.begin(), runs.end(),
-                                  [&](const ArmRun& run) { return run.seed == seed && run.arm.kind == kind; });
+const ArmRun* find(const std::vector<ArmRun>& runs, Arm::Kind kind) {
+  const auto found = std::find_if(runs.begin(), runs.end(), [&](const ArmRun& run) { return run.arm.kind == kind; });
   return found == runs.end() ? nullptr : &*found;
 }
 
 SyncCheck check_sync(const DataSet& data, TrainingOptions training, const ArmRun& single, const ArmRun& sync,
-                     MPI_Comm comm, const ObserverFactory& observe) {
-  SyncCheck check{single.seed, difference(single.result, sync.result), std::nullopt, false};
+                     MPI_Comm comm, const ComparisonObserver& observer) {
+  SyncCheck check{single.batch, single.seed, difference(single.result, sync.result), std::nullopt, false};
   if (single.result.diverged) return check;
   if (is_within_bound(check.sync, Difference{})) {
     check.has_passed = true;
     return check;
   }
   training.start = TrainingOptions::Start::nudged;
-  const TrainingResult nudged = train(data, training, single.arm, comm, observe("control", single.seed));
+  const TrainingResult nudged =
+      train(data, training, single.arm, comm, observer.on_begin({"control", single.batch, single.seed}));
   check.control = difference(single.result, nudged);
   check.has_passed = is_within_bound(check.sync, *check.control);
   return check;
@@ -69,19 +69,37 @@ bool is_within_bound(const Difference& sync, const Difference& control) {
          sync.early_loss <= kSlack * control.early_loss + kLossRounding;
 }
 
+TrainingOptions training_of(const ComparisonOptions& options, Index batch, std::uint64_t seed) {
+  TrainingOptions training = options.training;
+  training.batch = batch;
+  training.seed = seed;
+  training.sgd.learning_rate *= static_cast<double>(batch) / static_cast<double>(options.batches.front());
+  return training;
+}
+
 Comparison compare(const DataSet& data, const ComparisonOptions& options, MPI_Comm comm,
-                   const ObserverFactory& observe) {
+                   const ComparisonObserver& observer) {
   Comparison comparison;
   for (const std::uint64_t seed : options.seeds) {
-    TrainingOptions training = options.training;
-    training.seed = seed;
-    for (const Arm& arm : options.arms) {
-      comparison.runs.push_back({arm, seed, train(data, training, arm, comm, observe(arm.name(), seed))});
+    for (const Index batch : options.batches) {
+      const TrainingOptions training = training_of(options, batch, seed);
+      std::vector<ArmRun> runs;
+      for (const Arm& arm : options.arms) {
+        const TrainingId id{arm.name(), batch, seed};
+        runs.push_back({arm, batch, seed, train(data, training, arm, comm, observer.on_begin(id))});
+        observer.on_end(runs.back());
+      }
+      const ArmRun* single = find(runs, Arm::Kind::single);
+      const ArmRun* sync = find(runs, Arm::Kind::sync);
+      if (single && sync) {
+        comparison.checks.push_back(check_sync(data, training, *single, *sync, comm, observer));
+        observer.on_check(comparison.checks.back());
+      }
+      for (ArmRun& run : runs) {
+        drop_weights(run.result);
+        comparison.runs.push_back(std::move(run));
+      }
     }
-    const ArmRun* single = find(comparison.runs, seed, Arm::Kind::single);
-    const ArmRun* sync = find(comparison.runs, seed, Arm::Kind::sync);
-    if (single && sync) comparison.checks.push_back(check_sync(data, training, *single, *sync, comm, observe));
-    for (ArmRun& run : comparison.runs) drop_weights(run.result);
   }
   return comparison;
 }

@@ -9,16 +9,31 @@
 namespace syncbn::train {
 
 struct ComparisonOptions {
-  TrainingOptions training;  ///< `seed` and `start` are not used.
+  TrainingOptions training;  ///< `batch`, `seed` and `start` are not used.
   std::vector<Arm> arms;
+  std::vector<Index> batches;  ///< Global batches, one at least.
   std::vector<std::uint64_t> seeds;
+};
+
+/// The options of one training of a comparison. The learning rate is that of the first batch, and goes with the batch.
+/// Source: Goyal et al. 2017, arXiv:1706.02677, the linear scaling rule.
+TrainingOptions training_of(const ComparisonOptions& options, Index batch, std::uint64_t seed);
+
+/// Which training of a run this is.
+struct TrainingId {
+  std::string label;  ///< The arm's name, or "control".
+  Index batch = 0;    ///< Global.
+  std::uint64_t seed = 0;
 };
 
 /// One training of the comparison. The weights are dropped; their hash stays.
 struct ArmRun {
   Arm arm;
+  Index batch = 0;
   std::uint64_t seed = 0;
   TrainingResult result;
+
+  TrainingId id() const { return {arm.name(), batch, seed}; }
 };
 
 /// How far two trainings from one seed went apart. Infinite if one of them stopped early.
@@ -41,6 +56,7 @@ inline constexpr Index kEarlySteps = 10;
 /// wrong statistic shows in the first steps, where the control is still tiny. If `single` diverges there is nothing to be
 /// like: the check has not passed.
 struct SyncCheck {
+  Index batch = 0;
   std::uint64_t seed = 0;
   Difference sync;
   std::optional<Difference> control;
@@ -50,8 +66,8 @@ struct SyncCheck {
 inline constexpr double kSlack = 16;
 
 struct Comparison {
-  std::vector<ArmRun> runs;       ///< Seed by seed, arms in the given order.
-  std::vector<SyncCheck> checks;  ///< One per seed if both `single` and `sync` are among the arms.
+  std::vector<ArmRun> runs;       ///< Seed by seed, there batch by batch, there arms in the given order.
+  std::vector<SyncCheck> checks;  ///< One per seed and batch if both `single` and `sync` are among the arms.
 };
 
 Difference difference(const TrainingResult& a, const TrainingResult& b);
@@ -59,11 +75,15 @@ Difference difference(const TrainingResult& a, const TrainingResult& b);
 /// The verdict of a SyncCheck; a control of zeros leaves the rounding alone.
 bool is_within_bound(const Difference& sync, const Difference& control);
 
-/// Makes the observer of one run; called on all ranks. `label` is the arm's name, or "control".
-using ObserverFactory = std::function<Observer(const std::string& label, std::uint64_t seed)>;
+/// Told about the progress of a comparison, on all ranks. Must not throw.
+struct ComparisonObserver {
+  std::function<Observer(const TrainingId&)> on_begin = [](const TrainingId&) { return Observer(); };
+  std::function<void(const ArmRun&)> on_end = [](const ArmRun&) {};  ///< Not for controls.
+  std::function<void(const SyncCheck&)> on_check = [](const SyncCheck&) {};
+};
 
 /// Collective over `comm`; the same result on all ranks. Throws as train().
 Comparison compare(const DataSet& data, const ComparisonOptions& options, MPI_Comm comm,
-                   const ObserverFactory& observe);
+                   const ComparisonObserver& observer);
 
 }  // namespace syncbn::train

@@ -67,15 +67,15 @@ void Progress::end() {
   shown_ = 0;
 }
 
-Observer make_observer(const std::string& label, std::uint64_t seed, Progress& progress, RunFolder& folder) {
+Observer make_observer(const TrainingId& id, Progress& progress, RunFolder& folder) {
   Observer observer;
-  observer.on_step = [label, seed, &progress, &folder](const StepRecord& record) {
+  observer.on_step = [id, &progress, &folder](const StepRecord& record) {
     progress.show(record);
-    if (is_recorded(record)) folder.record(step_line(label, seed, record));
+    if (is_recorded(record)) folder.record(step_line(id, record));
   };
-  observer.on_epoch = [label, seed, &progress, &folder](const EpochRecord& record) {
+  observer.on_epoch = [id, &progress, &folder](const EpochRecord& record) {
     progress.show(record);
-    folder.record(epoch_line(label, seed, record));
+    folder.record(epoch_line(id, record));
   };
   return observer;
 }

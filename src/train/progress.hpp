@@ -43,6 +43,6 @@ class Progress {
 };
 
 /// Reports a run to a person and to the run's folder, which outlive the observer.
-Observer make_observer(const std::string& label, std::uint64_t seed, Progress& progress, RunFolder& folder);
+Observer make_observer(const TrainingId& id, Progress& progress, RunFolder& folder);
 
 }  // namespace syncbn::train

@@ -12,11 +12,28 @@ namespace syncbn::train {
 
 namespace {
 
-constexpr const char* kFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json"};
+constexpr const char* kFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json", "report.html"};
 
 std::string reason() { return errno != 0 ? std::string(": ") + std::strerror(errno) : ""; }
 
 }  // namespace
+
+void write_whole(const std::filesystem::path& path, const std::string& text) {
+  const std::filesystem::path temporary =
+      path.parent_path() / std::string(".").append(path.filename().string()).append(".part");
+  errno = 0;
+  std::ofstream file(temporary);
+  file << text << std::flush;
+  file.close();
+  const std::string why = reason();
+  std::error_code error;
+  if (file) std::filesystem::rename(temporary, path, error);
+  if (!file || error) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw DataError("cannot write " + path.string() + (error ? ": " + error.message() : why));
+  }
+}
 
 RunFolder::RunFolder(const std::filesystem::path& path, MPI_Comm comm, Earlier earlier)
     : path_(path), comm_(comm), rank_(rank_of(comm)) {
@@ -47,6 +64,7 @@ void RunFolder::open(Earlier earlier) {
 }
 
 void RunFolder::record(const std::string& line) {
+  if (rank_ == 0) recorded_ += line + '\n';
   if (!writes() || !failure_.empty()) return;
   errno = 0;
   metrics_ << line << '\n' << std::flush;
@@ -55,16 +73,10 @@ void RunFolder::record(const std::string& line) {
 
 void RunFolder::write(const std::string& name, const std::string& text) {
   if (!writes() || !failure_.empty()) return;
-  const std::filesystem::path temporary = path_ / ("." + name + ".part");
-  errno = 0;
-  std::ofstream file(temporary);
-  file << text << std::flush;
-  file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(temporary, path_ / name, error);
-  if (!file || error) {
-    failure_ = "cannot write " + (path_ / name).string() + (error ? ": " + error.message() : reason());
-    std::filesystem::remove(temporary, error);
+  try {
+    write_whole(path_ / name, text);
+  } catch (const DataError& error) {
+    failure_ = error.what();
   }
 }
 

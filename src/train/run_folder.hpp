@@ -8,11 +8,13 @@
 #include <mpi.h>
 
 #include "comparison.hpp"
+#include "rank_places.hpp"
 
 namespace syncbn::train {
 
-/// A folder with metrics.jsonl, which grows with the run, and files that appear whole when they are done.
-/// Rank 0 writes; the object exists on all ranks.
+/// A folder with metrics.jsonl, which grows with the run, and files that appear whole: an interrupted run leaves what it
+/// has said so far, and nothing half-written but perhaps the last line of metrics.jsonl. Rank 0 writes; the object exists
+/// on all ranks.
 class RunFolder {
  public:
   /// What becomes of an earlier run: its files are removed, or metrics.jsonl and the checkpoint are kept and metrics.jsonl
@@ -25,6 +27,9 @@ class RunFolder {
 
   /// Appends a line to metrics.jsonl and flushes it. Local; a failure is kept for finish().
   void record(const std::string& line);
+
+  /// All lines that record() was given on rank 0, whether or not they could be written. Empty on other ranks.
+  const std::string& recorded() const noexcept { return recorded_; }
 
   /// Writes a file under a temporary name, then renames it. Local; a failure is kept for finish().
   void write(const std::string& name, const std::string& text);
@@ -40,29 +45,46 @@ class RunFolder {
   MPI_Comm comm_;
   int rank_;
   std::ofstream metrics_;
+  std::string recorded_;
   std::string failure_;
 };
 
+/// Writes a file under a temporary name in the same folder, then renames it; there is the whole file or what was there
+/// before. Throws DataError.
+void write_whole(const std::filesystem::path& path, const std::string& text);
+
 /// What run.json says of a run beside its results.
 struct RunDescription {
-  std::string command;  ///< "train", "compare"
-  std::string data;     ///< DataSet::name
-  TrainingOptions training;
-  std::vector<Arm> arms;
-  std::vector<std::uint64_t> seeds;
+  std::string command;       ///< "train", "compare"
+  std::string command_line;  ///< To run it again.
+  std::string data;          ///< DataSet::name
+  Index train_count = 0;     ///< Images.
+  Index test_count = 0;
+  ImageShape image;
+  ComparisonOptions options;
   Index ranks = 1;
+  RankPlaces places;    ///< On rank 0.
+  std::string started;  ///< UTC, "2026-01-31T23:59:59Z".
 };
 
-/// Lines of metrics.jsonl.
-std::string step_line(const std::string& label, std::uint64_t seed, const StepRecord& record);
-std::string epoch_line(const std::string& label, std::uint64_t seed, const EpochRecord& record);
+/// Collective: one small gather. Throws MpiError.
+RunDescription describe_run(const std::string& command, const std::string& command_line, const DataSet& data,
+                            const ComparisonOptions& options, MPI_Comm comm);
+
+/// Lines of metrics.jsonl: while a network trains, at its end, and when sync has been checked against single.
+std::string step_line(const TrainingId& id, const StepRecord& record);
+std::string epoch_line(const TrainingId& id, const EpochRecord& record);
+std::string end_line(const TrainingId& id, const TrainingResult& result);
+std::string check_line(const SyncCheck& check);
 
 /// At most some 400 step lines a run: whether this step gets one.
 bool is_recorded(const StepRecord& record);
 
-/// Texts of the files of their names. The hash is in hexadecimal, 16 digits.
-std::string run_json(const RunDescription& description, const Comparison& comparison);
-std::string summary_csv(const RunDescription& description, const Comparison& comparison);
+/// Texts of the files of their names. The hash is in hexadecimal, 16 digits. Before there are results, run.json has what
+/// the run was started with, and "state": "running".
+std::string run_json(const RunDescription& run);
+std::string run_json(const RunDescription& run, const Comparison& comparison);
+std::string summary_csv(const RunDescription& run, const Comparison& comparison);
 std::string hex_of(std::uint64_t hash);
 
 }  // namespace syncbn::train

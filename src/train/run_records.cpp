@@ -4,9 +4,11 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 
 #include <nlohmann/json.hpp>
 
+#include "collectives.hpp"
 #include "run_folder.hpp"
 #include "syncbn/version.hpp"
 
@@ -45,23 +47,92 @@ double last_train_loss(const TrainingResult& result) {
   return result.epochs.empty() ? std::nan("") : result.epochs.back().train_loss;
 }
 
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text.data();
+}
+
 Json arguments_json(const RunDescription& run) {
-  const SgdOptions& sgd = run.training.sgd;
+  const TrainingOptions& training = run.options.training;
   Json arms = Json::array();
-  for (const Arm& arm : run.arms) arms.push_back(arm.name());
+  for (const Arm& arm : run.options.arms) arms.push_back(arm.name());
   return {{"data", run.data},
-          {"network", run.training.network},
-          {"epochs", run.training.epochs},
-          {"batch", run.training.batch},
-          {"lr", sgd.learning_rate},
-          {"schedule", name_of(sgd.schedule)},
-          {"warmup", sgd.warmup_steps},
-          {"milestones", sgd.milestones},
-          {"lr_gamma", sgd.lr_gamma},
-          {"momentum", sgd.momentum},
-          {"weight_decay", sgd.weight_decay},
+          {"network", training.network},
+          {"epochs", training.epochs},
+          {"batches", run.options.batches},
+          {"lr", training.sgd.learning_rate},
+          {"schedule", name_of(training.sgd.schedule)},
+          {"warmup", training.sgd.warmup_steps},
+          {"milestones", training.sgd.milestones},
+          {"lr_gamma", training.sgd.lr_gamma},
+          {"momentum", training.sgd.momentum},
+          {"weight_decay", training.sgd.weight_decay},
           {"arms", arms},
-          {"seeds", run.seeds}};
+          {"seeds", run.options.seeds}};
+}
+
+/// What one arm does with one batch.
+Json share_json(const RunDescription& run, const Arm& arm, Index batch) {
+  const ShareSizes rank = samples_per_rank(arm, batch, run.ranks);
+  const ShareSizes norm = samples_per_norm(arm, batch, run.ranks);
+  return {{"arm", arm.name()},
+          {"batch", batch},
+          {"lr", training_of(run.options, batch, 0).sgd.learning_rate},
+          {"rank_batch_min", rank.smallest},
+          {"rank_batch_max", rank.largest},
+          {"norm_batch_min", norm.smallest},
+          {"norm_batch_max", norm.largest}};
+}
+
+Json places_json(const RankPlaces& places) {
+  Json hosts = Json::array();
+  for (const HostPlaces& host : places.hosts) {
+    hosts.push_back({{"name", host.name}, {"ranks", host.ranks}, {"cores", host.cores}});
+  }
+  Json binding = Json::array();
+  for (std::size_t rank = 0; rank < places.cores.size(); ++rank) {
+    binding.push_back({{"host", places.host_of[rank]}, {"cores", places.cores[rank]}});
+  }
+  return {{"hosts", hosts}, {"binding", binding}};
+}
+
+Json description_json(const RunDescription& run, const char* state) {
+  Json shares = Json::array();
+  for (const Index batch : run.options.batches) {
+    for (const Arm& arm : run.options.arms) shares.push_back(share_json(run, arm, batch));
+  }
+  const Json places = places_json(run.places);
+  return {{"format", 1},
+          {"state", state},
+          {"command", run.command},
+          {"command_line", run.command_line},
+          {"started", run.started},
+          {"arguments", arguments_json(run)},
+          {"data",
+           {{"name", run.data},
+            {"train_count", run.train_count},
+            {"test_count", run.test_count},
+            {"height", run.image.height},
+            {"width", run.image.width}}},
+          {"ranks", run.ranks},
+          {"shares", shares},
+          {"hosts", places["hosts"]},
+          {"binding", places["binding"]},
+          {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}}};
+}
+
+Json id_json(const char* kind, const TrainingId& id) {
+  return {{"kind", kind}, {"arm", id.label}, {"batch", id.batch}, {"seed", id.seed}};
+}
+
+Json result_json(const TrainingResult& result) {
+  return {{"steps", result.step_losses.size()},    {"train_loss", last_train_loss(result)},
+          {"test_accuracy", result.test_accuracy}, {"seconds", result.seconds},
+          {"diverged", result.diverged},           {"weights_hash", hex_of(result.weights_hash)}};
 }
 
 Json difference_json(const Difference& difference) {
@@ -72,7 +143,10 @@ Json difference_json(const Difference& difference) {
 }
 
 Json check_json(const SyncCheck& check) {
-  Json json{{"seed", check.seed}, {"passed", check.has_passed}, {"sync_from_single", difference_json(check.sync)}};
+  Json json{{"batch", check.batch},
+            {"seed", check.seed},
+            {"passed", check.has_passed},
+            {"sync_from_single", difference_json(check.sync)}};
   if (check.control) json["control_from_single"] = difference_json(*check.control);
   return json;
 }
@@ -90,43 +164,54 @@ bool is_recorded(const StepRecord& record) {
   return record.step == 1 || record.step % stride == 0;
 }
 
-std::string step_line(const std::string& label, std::uint64_t seed, const StepRecord& record) {
-  return text_of({{"kind", "step"},
-                  {"arm", label},
-                  {"seed", seed},
-                  {"epoch", record.epoch},
-                  {"step", record.step},
-                  {"loss", record.loss}},
-                 -1);
+RunDescription describe_run(const std::string& command, const std::string& command_line, const DataSet& data,
+                            const ComparisonOptions& options, MPI_Comm comm) {
+  const Index ranks = size_of(comm);
+  const std::string launcher = ranks > 1 ? "mpirun -n " + std::to_string(ranks) + " " : "";
+  return {command, launcher + command_line,  data.name, data.train.count, data.test.count, data.train.shape, options,
+          ranks,   gather_rank_places(comm), now_utc()};
 }
 
-std::string epoch_line(const std::string& label, std::uint64_t seed, const EpochRecord& record) {
-  return text_of({{"kind", "epoch"},
-                  {"arm", label},
-                  {"seed", seed},
-                  {"epoch", record.epoch},
-                  {"train_loss", record.train_loss},
-                  {"test_accuracy", record.test_accuracy},
-                  {"seconds", record.seconds}},
-                 -1);
+std::string step_line(const TrainingId& id, const StepRecord& record) {
+  Json json = id_json("step", id);
+  json.update({{"epoch", record.epoch}, {"step", record.step}, {"loss", record.loss}});
+  return text_of(json, -1);
 }
+
+std::string epoch_line(const TrainingId& id, const EpochRecord& record) {
+  Json json = id_json("epoch", id);
+  json.update({{"epoch", record.epoch},
+               {"train_loss", record.train_loss},
+               {"test_accuracy", record.test_accuracy},
+               {"seconds", record.seconds},
+               {"step_seconds", record.step_seconds}});
+  return text_of(json, -1);
+}
+
+std::string end_line(const TrainingId& id, const TrainingResult& result) {
+  Json json = id_json("end", id);
+  json.update(result_json(result));
+  return text_of(json, -1);
+}
+
+std::string check_line(const SyncCheck& check) {
+  Json json{{"kind", "check"}};
+  json.update(check_json(check));
+  return text_of(json, -1);
+}
+
+std::string run_json(const RunDescription& run) { return text_of(description_json(run, "running"), 2) + "\n"; }
 
 std::string run_json(const RunDescription& run, const Comparison& comparison) {
-  Json results = Json::array();
+  Json json = description_json(run, "finished");
+  json["finished"] = now_utc();
+  json["results"] = Json::array();
   for (const ArmRun& arm_run : comparison.runs) {
-    results.push_back({{"arm", arm_run.arm.name()},
-                       {"seed", arm_run.seed},
-                       {"train_loss", last_train_loss(arm_run.result)},
-                       {"test_accuracy", arm_run.result.test_accuracy},
-                       {"seconds", arm_run.result.seconds},
-                       {"diverged", arm_run.result.diverged},
-                       {"weights_hash", hex_of(arm_run.result.weights_hash)}});
+    const TrainingId id = arm_run.id();
+    Json result{{"arm", id.label}, {"batch", id.batch}, {"seed", id.seed}};
+    result.update(result_json(arm_run.result));
+    json["results"].push_back(result);
   }
-  Json json{{"command", run.command},
-            {"arguments", arguments_json(run)},
-            {"ranks", run.ranks},
-            {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}},
-            {"results", results}};
   if (!comparison.checks.empty()) {
     json["checks"] = Json::array();
     for (const SyncCheck& check : comparison.checks) json["checks"].push_back(check_json(check));
@@ -139,7 +224,7 @@ std::string summary_csv(const RunDescription& run, const Comparison& comparison)
       "arm,seed,ranks,batch,rank_batch_min,rank_batch_max,norm_batch_min,norm_batch_max,epochs,steps,train_loss,"
       "test_accuracy,seconds,diverged,weights_hash,max_weight_difference,max_loss_difference\n";
   for (const ArmRun& arm_run : comparison.runs) {
-    const Index batch = run.training.batch;
+    const Index batch = arm_run.batch;
     const ShareSizes rank = samples_per_rank(arm_run.arm, batch, run.ranks);
     const ShareSizes norm = samples_per_norm(arm_run.arm, batch, run.ranks);
     const TrainingResult& result = arm_run.result;
@@ -156,7 +241,7 @@ std::string summary_csv(const RunDescription& run, const Comparison& comparison)
     append_cell(csv, result.diverged ? "1" : "0");
     append_cell(csv, hex_of(result.weights_hash));
     const auto check = std::find_if(comparison.checks.begin(), comparison.checks.end(),
-                                    [&](const SyncCheck& c) { return c.seed == arm_run.seed; });
+                                    [&](const SyncCheck& c) { return c.seed == arm_run.seed && c.batch == batch; });
     const bool has_check = arm_run.arm.kind == Arm::Kind::sync && check != comparison.checks.end();
     append_cell(csv, has_check ? number(check->sync.weights) : "");
     append_cell(csv, has_check ? number(check->sync.loss) : "");

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""report.html and syncbn report: of whole runs, of runs that were killed, and of rubbish."""
+import html.parser
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from tool import RANKS, run  # noqa: E402
+
+SHORT = ("--epochs", "2", "--network", "mlp", "--quiet")
+VOID = {"meta"}
+SHAPES = {"line", "path", "rect", "circle"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements are closed in order and ids are there once; keeps texts and attributes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.texts, self.tags, self.ids, self.references = [], [], [], [], []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.note(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in SHAPES, f"<{tag}/> is no element of SVG"
+        self.note(tag, attributes)
+
+    def note(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                assert value not in self.ids, f"id {value} twice"
+                self.ids.append(value)
+            if name == "aria-labelledby":
+                self.references += value.split()
+            assert "nan" not in value.lower() and "inf" not in value.lower().split(), f"{tag} {name}={value}"
+            assert name not in ("src", "href") and not name.startswith("on"), f"{tag} {name}={value}"
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+class ReportTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_report_test."))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.out = self.folder / "out"
+
+    def page(self) -> Page:
+        page = Page((self.out / "report.html").read_text())
+        self.assertLessEqual(set(page.references), set(page.ids))
+        self.assertNotIn("script", page.tags)
+        return page
+
+    def compare(self, *arguments: str) -> None:
+        result = run("compare", *SHORT, "--out", str(self.out), *arguments)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn(f"written  {self.out}/report.html", result.stdout)
+
+    def test_compare_writes_the_page_and_report_remakes_it(self):
+        self.compare("--batch", "200", "--seeds", "2")
+        page = self.page()
+        for words in ("Summary", "Sync minus single", "How the run was made", "same bits", "samples per process",
+                      "Test error over the epochs", "Time per step", f"syncbn compare --network mlp --epochs 2",
+                      "built-in: 3000 training and 1000 test images", "Seeds 1, 2"):
+            self.assertIn(words, page.text())
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 3)
+        before = (self.out / "report.html").read_bytes()
+        (self.out / "report.html").unlink()
+        (self.out / "summary.csv").unlink()
+        result = run("report", str(self.out), ranks=1)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((self.out / "report.html").read_bytes(), before)
+        elsewhere = self.folder / "page.html"
+        self.assertEqual(run("report", str(self.out), "--out", str(elsewhere), ranks=1).returncode, 0)
+        self.assertEqual(elsewhere.read_bytes(), before)
+
+    def test_several_batches_get_a_chart_each_and_one_over_n(self):
+        self.compare("--batches", "600,300", "--seeds", "1", "--arms", "sync,local,group:2,group:3,group:4,group:5")
+        page = self.page()
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 4)
+        self.assertIn("Test error at the end over samples per process", page.text())
+        self.assertIn("0.05 for a batch of 600, 0.025 for a batch of 300", page.text())
+
+    def test_a_train_run_has_a_page_too(self):
+        self.assertEqual(run("train", *SHORT, "--batch", "300", "--out", str(self.out)).returncode, 0)
+        self.assertEqual(run("report", str(self.out), ranks=1).returncode, 0)
+        self.assertIn("Test error at the end: sync ", self.page().text())
+
+    @unittest.skipIf(RANKS > 1, "a run that is killed leaves its launcher behind")
+    def test_a_killed_run_is_shown_as_far_as_it_came(self):
+        command = [os.environ["SYNCBN_TOOL"], "compare", "--epochs", "100000", "--batch", "200", "--network", "mlp",
+                   "--quiet", "--out", str(self.out)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            metrics = self.out / "metrics.jsonl"
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count('"epoch",') > 2):
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+        self.assertEqual(sorted(path.name for path in self.out.iterdir()), ["metrics.jsonl", "run.json"])
+        self.assertEqual(json.loads((self.out / "run.json").read_text())["state"], "running")
+        text = metrics.read_text()
+        metrics.write_text(text[:text.rindex("{") + 20])  # the last line is cut off, too
+        result = run("report", str(self.out), ranks=1)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("has not finished, or was cut off: 0 of ", result.stdout)
+        page = self.page()
+        self.assertRegex(page.text(), r"single with seed 1 came to epoch \d+ of 100000")
+        self.assertIn("nothing to compare yet", page.text())
+        self.assertIn("Test error over the epochs", page.text())
+
+    def test_what_is_foreign_is_escaped(self):
+        self.compare("--batch", "600", "--seeds", "1", "--arms", "sync")
+        record = json.loads((self.out / "run.json").read_text())
+        record["data"]["name"] = "</title><script>alert('1')</script>\u0000&\"\u202e"
+        record["hosts"][0]["name"] = record["versions"]["mpi"] = record["command"] = record["started"] = "<img src=x>"
+        (self.out / "run.json").write_text(json.dumps(record))
+        self.assertEqual(run("report", str(self.out), ranks=1).returncode, 0)
+        page = self.page()
+        self.assertNotIn("img", page.tags)
+        self.assertIn("<img src=x>", page.text())
+        self.assertIn("</title><script>alert('1')</script>", page.text())
+
+    def refuse(self, sentence: str, *arguments: str) -> None:
+        result = run("report", *arguments, ranks=1)
+        self.assertEqual(result.returncode, 3, result.stdout + result.stderr)
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertIn(sentence, result.stderr)
+
+    def test_folders_without_a_run_are_refused(self):
+        self.refuse("does not exist", str(self.folder / "nowhere"))
+        self.refuse("it has no run.json", str(self.folder))
+        (self.folder / "run.json").write_text("{}")
+        self.refuse("it has no metrics.jsonl", str(self.folder))
+        (self.folder / "metrics.jsonl").mkdir()
+        self.refuse("is not a file", str(self.folder))
+        self.refuse("is not a folder", str(self.folder / "run.json"))
+        os.mkfifo(self.folder / "pipe")
+        self.refuse("is not a folder", str(self.folder / "pipe"))
+
+    def test_rubbish_is_refused_and_the_old_page_stays(self):
+        self.compare("--batch", "600", "--seeds", "1", "--arms", "sync")
+        before = (self.out / "report.html").read_bytes()
+        record, metrics = ((self.out / name).read_bytes() for name in ("run.json", "metrics.jsonl"))
+        for name, content, sentence in (
+                ("run.json", b"", "run.json is not JSON"),
+                ("run.json", os.urandom(4096), "run.json is not JSON"),
+                ("run.json", record[:-20], "run.json is not JSON"),
+                ("run.json", b"{}", '"ranks"'),
+                ("run.json", record.replace(b'"sync"', b'"async"'), "arm 'async'"),
+                ("run.json", record.replace(b'"batches"', b'"batch"'), '"batches"'),
+                ("metrics.jsonl", os.urandom(64) + b"\n" + metrics, "line 1 is not JSON"),
+                ("metrics.jsonl", metrics[5:], "line 1 is not JSON"),
+                ("metrics.jsonl", metrics + b"null\n", "is not a JSON object"),
+                ("metrics.jsonl", metrics.replace(b'"test_accuracy":0', b'"test_accuracy":7'), '"test_accuracy"'),
+                ("metrics.jsonl", b"{" * 2000000 + b"\n", "line 1 is not JSON")):
+            with self.subTest(name=name, content=content[:40]):
+                (self.out / "run.json").write_bytes(record)
+                (self.out / "metrics.jsonl").write_bytes(metrics)
+                (self.out / name).write_bytes(content)
+                self.refuse(sentence, str(self.out))
+                self.assertEqual((self.out / "report.html").read_bytes(), before)
+
+    @unittest.skipIf(RANKS == 1, "needs the launcher")
+    def test_under_the_launcher_all_processes_agree(self):
+        self.compare("--batch", "600", "--seeds", "1", "--arms", "sync")
+        result = run("report", str(self.out))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.count("written "), 1)
+        result = run("report", str(self.folder))
+        self.assertEqual(result.returncode, 3)
+        self.assertEqual(result.stderr.count("syncbn report: "), 1, result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

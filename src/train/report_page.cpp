@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT
+#include "report_page.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <map>
+
+#include "report_chart.hpp"
+#include "report_text.hpp"
+
+namespace syncbn::train {
+
+namespace {
+
+std::string tag(const std::string& name, const std::string& content, const std::string& attributes = "") {
+  return "<" + name + (attributes.empty() ? "" : " " + attributes) + ">" + content + "</" + name + ">\n";
+}
+
+/// A sentence whose numbers stay with their units.
+std::string prose(const std::string& sentence) {
+  std::string text = escape(sentence);
+  for (const char* unit : {" %", " ms", " points"}) {
+    for (std::size_t found = text.find(unit); found != std::string::npos; found = text.find(unit, found)) {
+      text.replace(found, 1, "\xC2\xA0");
+    }
+  }
+  return text;
+}
+
+/// The class that gives an arm its colour, dash and marker.
+std::string arm_class(const RunRecord& run, const std::string& arm) {
+  if (arm == "single" || arm == "sync" || arm == "local") return "arm-" + arm;
+  Index group = 0;
+  for (const std::string& other : run.arms) {
+    if (other == arm) break;
+    if (other.rfind("group:", 0) == 0) ++group;
+  }
+  return "arm-group" + std::to_string(group % 3);
+}
+
+/// What the arms mean, in few words.
+std::string arm_meaning(const std::string& arm) {
+  if (arm == "single") return "one process has the full batch";
+  if (arm == "sync") return "statistics over all processes";
+  if (arm == "local") return "statistics of each process's own samples";
+  return "statistics over groups of " + arm.substr(arm.find(':') + 1) + " processes";
+}
+
+std::string legend_of(const RunRecord& run) {
+  std::string items;
+  for (const std::string& arm : run.arms) {
+    items += tag(
+        "li", swatch(arm_class(run, arm)) + "<span><b>" + escape(arm) + "</b> " + escape(arm_meaning(arm)) + "</span>");
+  }
+  return tag("ul", "\n" + items, "class=\"legend\"");
+}
+
+std::string header_of(const RunRecord& run, const Verdict& verdict) {
+  std::string details;
+  for (const std::string& sentence : verdict.details) details += tag("li", prose(sentence));
+  const std::string unfinished =
+      verdict.unfinished.empty()
+          ? ""
+          : tag("p", prose(verdict.unfinished) + " What follows is of what is there.", "class=\"notice\"");
+  const std::string day = run.started.substr(0, run.started.find('T'));
+  return tag(
+      "header",
+      "\n" +
+          tag("p", "syncbn " + escape(run.command) + ", " + escape(run.data) + (day.empty() ? "" : ", " + escape(day)),
+              "class=\"kicker\"") +
+          tag("h1", prose(verdict.headline)) + unfinished +
+          (details.empty() ? "" : tag("ul", "\n" + details, "class=\"details\"")));
+}
+
+/// "23.2 %" over "22.9 % to 23.6 %".
+std::string spread_cell(const Spread& spread, const std::function<std::string(double)>& text) {
+  if (spread.count == 0) return "-";
+  const std::string range =
+      spread.count > 1 ? "<small>" + text(spread.smallest) + " to " + text(spread.largest) + "</small>" : "";
+  return text(spread.median) + range;
+}
+
+std::string state_cell(const ArmFigures& figures) {
+  std::string text = std::to_string(figures.ended);
+  if (figures.begun > figures.ended)
+    text += "<small>" + std::to_string(figures.begun - figures.ended) + " not complete</small>";
+  if (figures.diverged > 0) text += "<small>" + std::to_string(figures.diverged) + " diverged</small>";
+  return text;
+}
+
+std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  const bool has_batches = run.batches.size() > 1;
+  std::string head = "<th scope=\"col\">arm</th>";
+  for (const char* title :
+       {"test error", "samples per process", "normalized over", "train loss", "time per step", "trainings"}) {
+    head += "<th scope=\"col\">" + std::string(title) + "</th>";
+  }
+  std::string rows;
+  Index last_batch = 0;
+  for (const ArmFigures& each : figures) {
+    const std::string first = has_batches && each.batch != last_batch && last_batch != 0 ? "class=\"first\"" : "";
+    last_batch = each.batch;
+    std::string cells = "<th scope=\"row\">" + escape(each.arm) + "</th>";
+    for (const std::string& cell :
+         {spread_cell(each.error, percent), sizes_text(each.share.rank), sizes_text(each.share.norm),
+          spread_cell(each.train_loss, [](double loss) { return fixed(loss, 4); }),
+          spread_cell(each.step_seconds, duration), state_cell(each)}) {
+      cells += "<td>" + cell + "</td>";
+    }
+    rows += tag("tr", cells, first);
+  }
+  const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
+  return tag("section", tag("h2", "Summary") +
+                            tag("div", table,
+                                "class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                                "aria-label=\"Summary\"") +
+                            tag("p",
+                                "Test error and train loss: the median of a training's last " +
+                                    std::to_string(std::min<Index>(kFinalEpochs, std::max<Index>(1, run.epochs))) +
+                                    " epochs; of these the median over the seeds, and below it their range. Time per "
+                                    "step: median, in training alone.",
+                                "class=\"note\""));
+}
+
+/// Test error over epochs, in percent.
+ChartSeries curve_of(const RunRecord& run, const std::string& arm, Index batch) {
+  std::map<Index, std::vector<double>> errors;
+  for (const RecordedTraining& training : run.trainings) {
+    if (training.id.label != arm || training.id.batch != batch) continue;
+    for (const RecordedEpoch& epoch : training.epochs) errors[epoch.epoch].push_back(100 * epoch.test_error);
+  }
+  ChartSeries series{arm_class(run, arm), {}};
+  for (const auto& [epoch, values] : errors) {
+    const Spread spread = spread_of(values);
+    const std::string tip = arm + ", epoch " + std::to_string(epoch) + ": " + percent(spread.median / 100);
+    if (spread.count > 0) {
+      series.points.push_back({static_cast<double>(epoch), spread.median, spread.smallest, spread.largest, tip});
+    }
+  }
+  return series;
+}
+
+bool has_points(const LineChart& chart) {
+  return std::any_of(chart.series.begin(), chart.series.end(),
+                     [](const ChartSeries& series) { return !series.points.empty(); });
+}
+
+std::string figure_of(const std::string& title, const std::string& svg, const std::string& caption) {
+  return tag("figure", "\n" + tag("h3", escape(title)) + svg + tag("figcaption", escape(caption)));
+}
+
+/// Samples per process of the arms that split the batch, as an axis has them.
+double samples_per_process(const RunRecord& run, Index batch) {
+  return static_cast<double>(batch) / static_cast<double>(run.ranks);
+}
+
+std::string samples_title(const RunRecord& run, Index batch) {
+  for (const RecordedShare& share : run.shares) {
+    if (share.batch != batch || share.arm == "single") continue;
+    return sizes_text(share.rank) + (share.rank.largest == 1 ? " sample" : " samples") + " per process";
+  }
+  return "global batch " + std::to_string(batch);
+}
+
+std::string curves_of(const RunRecord& run) {
+  std::string figures;
+  for (const Index batch : run.batches) {
+    LineChart chart;
+    chart.id = "curve" + std::to_string(batch);
+    chart.title = "Test error over the epochs, " + samples_title(run, batch);
+    chart.description = "One line per arm: the median over the seeds; the band is their range.";
+    chart.x_label = "epoch";
+    chart.y_label = "test error, %";
+    for (const std::string& arm : run.arms) chart.series.push_back(curve_of(run, arm, batch));
+    if (has_points(chart)) {
+      figures +=
+          figure_of(run.batches.size() > 1 ? "Test error, " + samples_title(run, batch) : "Test error over the epochs",
+                    svg_of(chart), chart.description);
+    }
+  }
+  return figures;
+}
+
+std::vector<double> errors_of(const ArmFigures& figures) {
+  std::vector<double> errors;
+  for (const RecordedTraining* training : figures.trainings) {
+    const double error = final_error(*training);
+    if (std::isfinite(error)) errors.push_back(100 * error);
+  }
+  return errors;
+}
+
+/// One batch: an arm a row, a dot a seed.
+std::string final_errors_by_arm(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  RowChart chart;
+  chart.id = "final";
+  chart.title = "Test error at the end, per arm";
+  chart.description = "A dot is a seed, the bar their median.";
+  chart.x_label = "test error, %";
+  chart.marks = RowChart::Marks::dots;
+  for (const ArmFigures& each : figures) {
+    if (each.error.count == 0) continue;
+    chart.rows.push_back({each.arm, arm_class(run, each.arm), 100 * each.error.median, 100 * each.error.smallest,
+                          100 * each.error.largest, errors_of(each), percent(each.error.median)});
+  }
+  return chart.rows.empty() ? "" : figure_of("Test error at the end", svg_of(chart), chart.description);
+}
+
+/// Several batches: a line per arm over the samples of a process.
+std::string final_errors_by_samples(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  LineChart chart;
+  chart.id = "final";
+  chart.title = "Test error at the end over samples per process";
+  chart.description = "Median over the seeds, the band is their range. All arms have the same global batches.";
+  chart.x_label = "samples per process, n (logarithmic)";
+  chart.y_label = "test error, %";
+  chart.x_axis = LineChart::Axis::logarithmic;
+  for (const std::string& arm : run.arms) {
+    ChartSeries series{arm_class(run, arm), {}};
+    for (const ArmFigures& each : figures) {
+      if (each.arm != arm || each.error.count == 0) continue;
+      const std::string tip = arm + ", " + samples_title(run, each.batch) + ": " + percent(each.error.median);
+      series.points.push_back({samples_per_process(run, each.batch), 100 * each.error.median, 100 * each.error.smallest,
+                               100 * each.error.largest, tip});
+    }
+    std::sort(series.points.begin(), series.points.end(),
+              [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
+    chart.series.push_back(std::move(series));
+  }
+  return has_points(chart) ? figure_of(chart.title, svg_of(chart), chart.description) : "";
+}
+
+std::string times_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  RowChart chart;
+  chart.id = "time";
+  chart.title = "Time per step";
+  chart.description = run.batches.size() > 1
+                          ? "Median over the seeds, the line is their range; n samples per process where all have some."
+                          : "Median over the seeds, the line is their range.";
+  chart.x_label = "milliseconds per step";
+  for (const ArmFigures& each : figures) {
+    const Spread& time = each.step_seconds;
+    if (time.count == 0) continue;
+    const std::string label =
+        run.batches.size() > 1 ? each.arm + ", n = " + number_text(samples_per_process(run, each.batch)) : each.arm;
+    chart.rows.push_back({label,
+                          arm_class(run, each.arm),
+                          1e3 * time.median,
+                          1e3 * time.smallest,
+                          1e3 * time.largest,
+                          {},
+                          duration(time.median)});
+  }
+  const std::string caution =
+      run.shares_cores ? " More ranks than cores: they waited for each other to be scheduled." : "";
+  return chart.rows.empty() ? "" : figure_of(chart.title, svg_of(chart), chart.description + caution);
+}
+
+/// Figures of little height, in one column.
+std::string stacked(const std::string& figures) {
+  return figures.empty() ? "" : tag("div", "\n" + figures, "class=\"stack\"");
+}
+
+std::string charts_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  const std::string curves = curves_of(run);
+  const std::string times = times_of(run, figures);
+  const std::string charts = run.batches.size() > 1 ? final_errors_by_samples(run, figures) + curves + times
+                                                    : curves + stacked(final_errors_by_arm(run, figures) + times);
+  if (charts.empty()) return "";
+  return tag("section", tag("h2", "Charts") + legend_of(run) + tag("div", "\n" + charts, "class=\"charts\""));
+}
+
+std::string hash_of_training(const RunRecord& run, const char* arm, const RecordedCheck& check) {
+  for (const RecordedTraining& training : run.trainings) {
+    if (training.id.label == arm && training.id.batch == check.batch && training.id.seed == check.seed) {
+      return training.weights_hash;
+    }
+  }
+  return "";
+}
+
+/// A difference that is 0 says so without digits.
+std::string difference_text(double difference) {
+  if (difference == 0) return "0";
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.2g", difference);
+  return std::isnan(difference) ? "-" : text.data();
+}
+
+std::string checks_of(const RunRecord& run) {
+  if (run.checks.empty()) return "";
+  std::string head = "<th scope=\"col\">seed</th>";
+  for (const char* title : {"global batch", "weights: max |sync - single|", "losses of all steps: max |sync - single|",
+                            "verdict", "hash of sync's weights", "of single's"}) {
+    head += "<th scope=\"col\">" + escape(title) + "</th>";
+  }
+  std::string rows;
+  for (const RecordedCheck& check : run.checks) {
+    std::string cells = "<th scope=\"row\">" + std::to_string(check.seed) + "</th>";
+    for (const std::string& cell :
+         {std::to_string(check.batch), difference_text(check.weights), difference_text(check.loss),
+          std::string(check.same_bits    ? "same bits"
+                      : check.has_passed ? "same up to rounding"
+                                         : "FAILED"),
+          tag("code", escape(hash_of_training(run, "sync", check))),
+          tag("code", escape(hash_of_training(run, "single", check)))}) {
+      cells += "<td>" + cell + "</td>";
+    }
+    rows += tag("tr", cells);
+  }
+  const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
+  return tag("section", tag("h2", "Sync minus single") +
+                            tag("p",
+                                "The same start, the same batches: synchronized training must be the training of one "
+                                "process that has the full batch. Differences at the end of training:") +
+                            tag("div", table,
+                                "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Sync minus "
+                                "single\""));
+}
+
+std::string facts_of(const RunRecord& run) {
+  std::string list;
+  for (const auto& [name, value] : run.facts) {
+    const std::string text = name == "Command" ? tag("code", escape(value)) : escape(value);
+    list += tag("dt", escape(name)) + tag("dd", text);
+  }
+  return tag("section", tag("h2", "How the run was made") + tag("dl", "\n" + list) +
+                            tag("p",
+                                "The numbers are in metrics.jsonl, run.json and summary.csv beside this page; "
+                                "<code>syncbn report</code> makes the page from the first two.",
+                                "class=\"note\""));
+}
+
+}  // namespace
+
+std::string report_html(const RunRecord& run) {
+  const std::vector<ArmFigures> figures = figures_of(run);
+  const Verdict verdict = verdict_of(run, figures);
+  return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
+         tag("title", "syncbn " + escape(run.command) + ": " + escape(run.data)) + tag("style", kReportStyle) +
+         "</head>\n<body>\n<main>\n" + header_of(run, verdict) + table_of(run, figures) + charts_of(run, figures) +
+         checks_of(run) + facts_of(run) + "</main>\n</body>\n</html>\n";
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+// Reads run.json and metrics.jsonl, trusting neither.
+#include "report_record.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <istream>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <tuple>
+
+#include "report_fields.hpp"
+#include "report_text.hpp"
+
+namespace syncbn::train {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::size_t kMaxLine = 1 << 20;  // ours have some 200 characters
+constexpr std::size_t kMaxRunJson = 1 << 28;
+constexpr double kHuge = 1e300;
+
+std::string listed(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+template <class T>
+std::string listed_numbers(const std::vector<T>& numbers) {
+  std::vector<std::string> words;
+  for (const T number : numbers) words.push_back(std::to_string(number));
+  return listed(words);
+}
+
+std::string brief(double value) {
+  std::ostringstream text;
+  text << value;
+  return std::isnan(value) ? "" : text.str();
+}
+
+void read_arguments(const Fields& arguments, RunRecord& run) {
+  run.epochs = arguments.whole("epochs");
+  run.arms = arguments.texts("arms");
+  run.batches = arguments.wholes("batches");
+  run.seeds = arguments.seeds("seeds");
+  if (run.arms.empty()) arguments.refuse("arms", "a list with at least one arm");
+  for (const std::string& arm : run.arms) {
+    try {
+      Arm::parse(arm);
+    } catch (const UsageError& error) {
+      arguments.refuse("arms", std::string("a list of arms: ") + error.what());
+    }
+  }
+  if (run.batches.empty()) arguments.refuse("batches", "a list with at least one batch");
+}
+
+void read_shares(const Fields& json, RunRecord& run) {
+  for (const Fields& share : json.objects("shares")) {
+    run.shares.push_back({share.text("arm"), share.whole("batch"),
+                          ShareSizes{share.whole("rank_batch_min"), share.whole("rank_batch_max")},
+                          ShareSizes{share.whole("norm_batch_min"), share.whole("norm_batch_max")}});
+  }
+}
+
+void read_hosts(const Fields& json, RunRecord& run) {
+  std::vector<std::string> words;
+  for (const Fields& host : json.objects("hosts")) {
+    const Index ranks = host.whole("ranks");
+    const Index cores = host.whole("cores");
+    run.shares_cores = run.shares_cores || (cores > 0 && ranks > cores);
+    words.push_back(counted(ranks, "rank") + (cores > 0 ? " on " + counted(cores, "core") : "") + " of " +
+                    host.text("name"));
+  }
+  run.cores = listed(words);
+}
+
+/// "linear scaling": which rate belongs to which batch.
+std::string rates(const Fields& json, const Fields& arguments, const RunRecord& run) {
+  if (run.batches.size() < 2) return brief(arguments.number("lr"));
+  std::map<Index, double> rate_of;
+  for (const Fields& share : json.objects("shares")) rate_of[share.whole("batch")] = share.number("lr");
+  std::vector<std::string> words;
+  for (const Index batch : run.batches) {
+    words.push_back(brief(rate_of[batch]) + " for a batch of " + std::to_string(batch));
+  }
+  return listed(words);
+}
+
+void collect_facts(const Fields& json, RunRecord& run) {
+  const auto add = [&run](const char* name, const std::string& value) {
+    if (!value.empty()) run.facts.emplace_back(name, value);
+  };
+  const Fields arguments = json.object("arguments");
+  add("Command", json.text("command_line"));
+  if (json.has("data")) {
+    const Fields data = json.object("data");
+    add("Data", data.text("name") + ": " + std::to_string(data.whole("train_count")) + " training and " +
+                    std::to_string(data.whole("test_count")) + " test images of " +
+                    std::to_string(data.whole("height")) + " x " + std::to_string(data.whole("width")) + " pixels");
+  }
+  add("Network", arguments.text("network"));
+  add("Epochs", std::to_string(run.epochs));
+  add("Global batch", listed_numbers(run.batches));
+  add("Learning rate", rates(json, arguments, run) + ", " + arguments.text("schedule") + ", momentum " +
+                           brief(arguments.number("momentum")) + ", weight decay " +
+                           brief(arguments.number("weight_decay")));
+  add("Seeds", listed_numbers(run.seeds));
+  add("Ranks", run.cores.empty() ? std::to_string(run.ranks) : run.cores);
+  add("Started", run.started);
+  add("Finished", json.text("finished"));
+  if (json.has("versions")) {
+    const Fields versions = json.object("versions");
+    add("Versions",
+        "syncbn " + versions.text("syncbn") + "; " + versions.text("mpi") + "; compiler " + versions.text("compiler"));
+  }
+}
+
+RunRecord read_run_json(const std::string& where, const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  if (json.is_discarded()) throw DataError(where + " is not JSON");
+  const Fields fields(json, where);
+  RunRecord run;
+  run.command = fields.text("command");
+  run.started = fields.text("started");
+  run.ranks = fields.whole("ranks");
+  run.is_finished = fields.text("state") == "finished";
+  if (run.ranks < 1) fields.refuse("ranks", "a number of ranks");
+  read_arguments(fields.object("arguments"), run);
+  if (fields.has("data")) run.data = fields.object("data").text("name");
+  read_shares(fields, run);
+  read_hosts(fields, run);
+  collect_facts(fields, run);
+  return run;
+}
+
+/// Takes the lines of metrics.jsonl, one after the other.
+class MetricsReader {
+ public:
+  explicit MetricsReader(RunRecord& run) : run_(run) {}
+
+  void take(const Fields& line) {
+    const std::string kind = line.text("kind");
+    if (kind == "check") return take_check(line);
+    const std::string arm = line.text("arm");
+    if (arm == "control") return;
+    if (kind != "step" && kind != "epoch" && kind != "end") line.refuse("kind", "one that a run writes");
+    RecordedTraining& training = find_or_add({arm, line.whole("batch"), line.seed("seed")}, line);
+    if (kind == "step") training.last_step = line.whole("step");
+    if (kind == "epoch") take_epoch(line, training);
+    if (kind == "end") {
+      training.has_ended = true;
+      training.has_diverged = line.flag("diverged");
+      training.weights_hash = line.text("weights_hash");
+    }
+  }
+
+ private:
+  void take_epoch(const Fields& line, RecordedTraining& training) {
+    constexpr double kMaxEpochs = 1e6;
+    RecordedEpoch epoch;
+    line.number_within("epoch", 1, kMaxEpochs);
+    epoch.epoch = line.whole("epoch");
+    epoch.train_loss = line.number("train_loss");
+    epoch.test_error = 1 - line.number_within("test_accuracy", 0, 1);
+    epoch.step_seconds = line.number_within("step_seconds", 0, kHuge);
+    auto& epochs = training.epochs;  // a training that was taken up again tells some of them twice
+    while (!epochs.empty() && epochs.back().epoch >= epoch.epoch) epochs.pop_back();
+    epochs.push_back(epoch);
+  }
+
+  void take_check(const Fields& line) {
+    const Fields found = line.object("sync_from_single");
+    run_.checks.push_back({line.whole("batch"), line.seed("seed"), line.flag("passed"), found.flag("same_bits"),
+                           found.number("max_weight_difference"), found.number("max_loss_difference")});
+  }
+
+  RecordedTraining& find_or_add(const TrainingId& id, const Fields& line) {
+    const auto [place, is_new] = places_.try_emplace({id.label, id.batch, id.seed}, run_.trainings.size());
+    if (is_new) {
+      const auto& arms = run_.arms;
+      const auto& batches = run_.batches;
+      if (std::find(arms.begin(), arms.end(), id.label) == arms.end()) line.refuse("arm", "an arm of run.json");
+      if (std::find(batches.begin(), batches.end(), id.batch) == batches.end()) {
+        line.refuse("batch", "a batch of run.json");
+      }
+      run_.trainings.push_back({id, {}, 0, false, false, ""});
+    }
+    return run_.trainings[place->second];
+  }
+
+  RunRecord& run_;
+  std::map<std::tuple<std::string, Index, std::uint64_t>, std::size_t> places_;
+};
+
+/// False at the end. A line that is too long is cut: it is no JSON then.
+bool next_line(std::istream& in, std::string& line) {
+  line.clear();
+  for (char c = 0; in.get(c);) {
+    if (c == '\n') return true;
+    if (line.size() < kMaxLine) line += c;
+  }
+  return !line.empty();
+}
+
+std::ifstream open(const std::filesystem::path& folder, const char* name) {
+  const std::filesystem::path path = folder / name;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    throw DataError("there is no run in " + folder.string() + ": it has no " + name);
+  }
+  if (!std::filesystem::is_regular_file(path, ignored)) throw DataError(path.string() + " is not a file");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw DataError("cannot read " + path.string());
+  return file;
+}
+
+}  // namespace
+
+RunRecord parse_run(const std::string& folder, const std::string& run_json, std::istream& metrics) {
+  RunRecord run = read_run_json(folder + "/run.json", run_json);
+  MetricsReader reader(run);
+  Index number = 0;
+  for (std::string line; next_line(metrics, line);) {
+    const std::string where = folder + "/metrics.jsonl, line " + std::to_string(++number);
+    const Json json = Json::parse(line, nullptr, false);
+    const bool is_cut_off = metrics.eof();  // the end came before the end of the line
+    if (json.is_discarded() && is_cut_off) break;
+    if (json.is_discarded()) throw DataError(where + " is not JSON");
+    reader.take(Fields(json, where));
+  }
+  return run;
+}
+
+RunRecord load_run(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(folder, ignored)) throw DataError("the folder " + folder.string() + " does not exist");
+  if (!std::filesystem::is_directory(folder, ignored)) throw DataError(folder.string() + " is not a folder");
+  std::ifstream run_file = open(folder, "run.json");
+  std::ifstream metrics = open(folder, "metrics.jsonl");
+  const auto size = std::filesystem::file_size(folder / "run.json", ignored);
+  if (size > kMaxRunJson) throw DataError((folder / "run.json").string() + " is too large for a run.json");
+  std::ostringstream text;
+  text << run_file.rdbuf();
+  return parse_run(folder.string(), text.str(), metrics);
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// A run as its files tell it.
+#pragma once
+
+#include <filesystem>
+#include <iosfwd>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comparison.hpp"
+
+namespace syncbn::train {
+
+inline constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+/// Numbers that a file does not have are kUnknown.
+struct RecordedEpoch {
+  Index epoch = 0;  ///< From 1.
+  double train_loss = kUnknown;
+  double test_error = kUnknown;  ///< Fraction.
+  double step_seconds = kUnknown;
+};
+
+/// One training, as far as it came.
+struct RecordedTraining {
+  TrainingId id;
+  std::vector<RecordedEpoch> epochs;  ///< Increasing.
+  Index last_step = 0;                ///< The last one that was recorded.
+  bool has_ended = false;
+  bool has_diverged = false;
+  std::string weights_hash;
+};
+
+struct RecordedCheck {
+  Index batch = 0;
+  std::uint64_t seed = 0;
+  bool has_passed = false;
+  bool same_bits = false;
+  double weights = kUnknown;  ///< max |sync - single|
+  double loss = kUnknown;
+};
+
+/// What an arm does with a batch: how many samples a rank has, and how many are normalized together.
+struct RecordedShare {
+  std::string arm;
+  Index batch = 0;
+  ShareSizes rank;
+  ShareSizes norm;
+};
+
+struct RunRecord {
+  std::string command;
+  std::string data;
+  std::string started;
+  Index ranks = 1;
+  Index epochs = 0;  ///< That a training was asked to take.
+  std::vector<std::string> arms;
+  std::vector<Index> batches;
+  std::vector<std::uint64_t> seeds;
+  std::vector<RecordedShare> shares;
+  bool is_finished = false;
+  bool shares_cores = false;  ///< More ranks than cores on a host: they wait for each other to be scheduled.
+  std::string cores;          ///< "4 ranks on 2 cores of vm"
+  std::vector<std::pair<std::string, std::string>> facts;  ///< How the run was made: name and value.
+
+  std::vector<RecordedTraining> trainings;  ///< In the order in which they began; no controls.
+  std::vector<RecordedCheck> checks;
+};
+
+/// `run_json` and `metrics` are the contents of the files of their names; `folder` stands in errors. The last line of
+/// metrics may be incomplete. Throws DataError, one sentence naming file and line, if they are not what a run writes.
+RunRecord parse_run(const std::string& folder, const std::string& run_json, std::istream& metrics);
+
+/// The same from a folder. Throws DataError if there is no run in it.
+RunRecord load_run(const std::filesystem::path& folder);
+
+}  // namespace syncbn::train

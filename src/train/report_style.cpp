@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include "report_page.hpp"
+
+namespace syncbn::train {
+
+// The colours of the arms are those of Okabe & Ito 2008, Color Universal Design, told apart with any colour vision; lighter
+// on a dark page. Arms differ by dash and marker, too.
+const char* const kReportStyle = R"css(
+:root { color-scheme: light dark; --page: #fff; --text: #1b1d21; --soft: #565c66; --rule: #dcdfe4; --card: #f5f6f8;
+  --single: #8d949e; --sync: #0072b2; --local: #d55e00; --group0: #008a64; --group1: #b5548f; --group2: #8a6d00;
+  --notice: #fff4d6; --notice-edge: #c98a00; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #15171b; --text: #e8eaed; --soft: #a7adb7; --rule: #353a43; --card: #1f2329;
+    --single: #8f96a1; --sync: #56b4e9; --local: #ff9249; --group0: #2cc79a; --group1: #e48fc4; --group2: #e6c229;
+    --notice: #3a2f12; --notice-edge: #e6a817; }
+}
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
+body { margin: 0; background: var(--page); color: var(--text);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 16px 48px; overflow-wrap: anywhere; }
+h1 { font-size: clamp(1.3rem, 0.9rem + 1.9vw, 1.9rem); line-height: 1.28; margin: 4px 0 16px; }
+h2 { font-size: 1.15rem; margin: 40px 0 10px; }
+h3 { font-size: 1rem; margin: 0 0 4px; }
+p { margin: 8px 0; }
+.kicker, .note, figcaption { color: var(--soft); font-size: 0.88rem; }
+.kicker { margin: 0; }
+.notice { background: var(--notice); border-left: 4px solid var(--notice-edge); padding: 10px 14px; border-radius: 4px; }
+.details { margin: 0; padding-left: 1.2em; max-width: 75ch; }
+.details li { margin: 4px 0; }
+.scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: 8px 12px; text-align: right; vertical-align: top; white-space: nowrap; }
+th { font-size: 0.84rem; font-weight: 600; color: var(--soft); }
+thead th { background: var(--card); min-width: 5.5em; white-space: normal; }
+tbody tr { border-top: 1px solid var(--rule); }
+tbody tr.first { border-top: 2px solid var(--soft); }
+tbody th { color: var(--text); font-size: 1rem; }
+th:first-child, td:first-child { text-align: left; }
+td small { color: var(--soft); display: block; font-size: 0.8rem; line-height: 1.2; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 16px; }
+figure { margin: 0; padding: 14px; background: var(--card); border-radius: 8px; min-width: 0; }
+figure > svg { display: block; width: 100%; max-width: 620px; height: auto; margin: 0 auto; }
+.stack { display: grid; gap: 16px; align-content: start; min-width: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 10px 0; padding: 0; }
+.legend li { display: flex; align-items: center; gap: 6px; }
+.swatch { width: 34px; height: 14px; flex: none; }
+svg text { fill: var(--text); font-size: 13px; font-family: inherit; font-variant-numeric: tabular-nums; }
+.grid { stroke: var(--rule); stroke-width: 1; }
+.axis { stroke: var(--soft); stroke-width: 1; }
+.arm-single { --arm: var(--single); } .arm-sync { --arm: var(--sync); } .arm-local { --arm: var(--local); }
+.arm-group0 { --arm: var(--group0); } .arm-group1 { --arm: var(--group1); } .arm-group2 { --arm: var(--group2); }
+.band { fill: var(--arm); opacity: 0.18; }
+.line { fill: none; stroke: var(--arm); stroke-width: 2.2; stroke-linejoin: round; }
+.arm-single .line { stroke-width: 6; opacity: 0.55; } .arm-local .line { stroke-dasharray: 7 4; }
+.arm-group0 .line { stroke-dasharray: 2 3; } .arm-group1 .line { stroke-dasharray: 9 3 2 3; }
+.mark { fill: var(--arm); stroke: var(--card); stroke-width: 1; }
+.arm-single .mark { opacity: 0.55; }
+.bar { fill: var(--arm); opacity: 0.8; }
+.whisker { stroke: var(--text); stroke-width: 1.5; } .median { stroke: var(--arm); stroke-width: 3; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 18px; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; }
+code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.9em; }
+@media (max-width: 480px) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } th, td { padding: 6px 9px; } }
+@media print { body { font-size: 11pt; } figure, tr { break-inside: avoid; } }
+)css";
+
+}  // namespace syncbn::train

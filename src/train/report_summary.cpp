@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "report_summary.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace syncbn::train {
+
+namespace {
+
+RecordedShare share_of(const RunRecord& run, const std::string& arm, Index batch) {
+  const auto found = std::find_if(run.shares.begin(), run.shares.end(),
+                                  [&](const RecordedShare& share) { return share.arm == arm && share.batch == batch; });
+  return found == run.shares.end() ? RecordedShare{arm, batch, {}, {}} : *found;
+}
+
+ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index batch) {
+  ArmFigures figures;
+  figures.arm = arm;
+  figures.batch = batch;
+  figures.share = share_of(run, arm, batch);
+  std::vector<double> errors, losses, times;
+  for (const RecordedTraining& training : run.trainings) {
+    if (training.id.label != arm || training.id.batch != batch) continue;
+    ++figures.begun;
+    figures.ended += training.has_ended ? 1 : 0;
+    figures.diverged += training.has_diverged ? 1 : 0;
+    if (!training.has_ended || training.has_diverged) continue;
+    figures.trainings.push_back(&training);
+    errors.push_back(final_error(training));
+    losses.push_back(final_value(training, [](const RecordedEpoch& epoch) { return epoch.train_loss; }));
+    times.push_back(step_seconds(training));
+  }
+  figures.error = spread_of(errors);
+  figures.train_loss = spread_of(losses);
+  figures.step_seconds = spread_of(times);
+  return figures;
+}
+
+}  // namespace
+
+Spread spread_of(std::vector<double> values) {
+  values.erase(std::remove_if(values.begin(), values.end(), [](double value) { return std::isnan(value); }),
+               values.end());
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  const double median = values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
+  return {static_cast<Index>(values.size()), median, values.front(), values.back()};
+}
+
+double final_value(const RecordedTraining& training, const std::function<double(const RecordedEpoch&)>& number) {
+  std::vector<double> values;
+  const auto& epochs = training.epochs;
+  for (std::size_t i = epochs.size() - std::min(epochs.size(), kFinalEpochs); i < epochs.size(); ++i) {
+    values.push_back(number(epochs[i]));
+  }
+  return spread_of(values).median;
+}
+
+double final_error(const RecordedTraining& training) {
+  return final_value(training, [](const RecordedEpoch& epoch) { return epoch.test_error; });
+}
+
+double step_seconds(const RecordedTraining& training) {
+  std::vector<double> values;
+  for (const RecordedEpoch& epoch : training.epochs) values.push_back(epoch.step_seconds);
+  return spread_of(values).median;
+}
+
+std::vector<ArmFigures> figures_of(const RunRecord& run) {
+  std::vector<ArmFigures> figures;
+  for (const Index batch : run.batches) {
+    for (const std::string& arm : run.arms) figures.push_back(figures_of_arm(run, arm, batch));
+  }
+  return figures;
+}
+
+const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index batch) {
+  const auto found = std::find_if(figures.begin(), figures.end(), [&](const ArmFigures& candidate) {
+    return candidate.arm == arm && candidate.batch == batch;
+  });
+  return found == figures.end() ? nullptr : &*found;
+}
+
+std::string sizes_text(const ShareSizes& sizes) {
+  const std::string smallest = std::to_string(sizes.smallest);
+  return sizes.smallest == sizes.largest ? smallest : smallest + " to " + std::to_string(sizes.largest);
+}
+
+}  // namespace syncbn::train

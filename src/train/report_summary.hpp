@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// What a run comes to: numbers per arm and batch, and the verdict in words.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "report_record.hpp"
+
+namespace syncbn::train {
+
+/// A training ends with the median of its last epochs, which tell less of chance than the last alone.
+inline constexpr std::size_t kFinalEpochs = 3;
+
+/// Of some numbers; kUnknown if there are none.
+struct Spread {
+  Index count = 0;
+  double median = kUnknown;  ///< Of an even count the mean of the two in the middle.
+  double smallest = kUnknown;
+  double largest = kUnknown;
+};
+
+/// Of those that are not kUnknown.
+Spread spread_of(std::vector<double> values);
+
+/// One arm with one batch, over the seeds. Errors, losses and times are those of trainings that ended well.
+struct ArmFigures {
+  std::string arm;
+  Index batch = 0;
+  RecordedShare share;
+  Index begun = 0;  ///< Trainings.
+  Index ended = 0;
+  Index diverged = 0;
+  std::vector<const RecordedTraining*> trainings;  ///< That ended and did not diverge; they belong to the record.
+  Spread error;                                    ///< Fraction.
+  Spread train_loss;
+  Spread step_seconds;
+};
+
+/// The median of a number of the last kFinalEpochs epochs.
+double final_value(const RecordedTraining& training, const std::function<double(const RecordedEpoch&)>& number);
+double final_error(const RecordedTraining& training);
+
+/// The median over all epochs.
+double step_seconds(const RecordedTraining& training);
+
+/// Batch by batch, there arm by arm, in the order of run.json. `run` must outlive the result.
+std::vector<ArmFigures> figures_of(const RunRecord& run);
+
+/// nullptr if there is none.
+const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index batch);
+
+/// "4", or "3 to 4" where they differ.
+std::string sizes_text(const ShareSizes& sizes);
+
+/// The outcome in plain words.
+struct Verdict {
+  std::string headline;              ///< Sentences.
+  std::vector<std::string> details;  ///< Sentences with the numbers behind it.
+  std::string unfinished;            ///< What is missing of the run; empty: nothing.
+};
+
+Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures);
+
+}  // namespace syncbn::train
