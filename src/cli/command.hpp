@@ -25,8 +25,7 @@ CommandBody add_normalize(CLI::App& tool);
 CommandBody add_train(CLI::App& tool);
 CommandBody add_verify(CLI::App& tool);
 
-/// Likewise; the body runs without MPI. Under a launcher every process runs it, and `speaks` says which one writes and
-/// prints. It throws LocalFailure.
-CommandBody add_report(CLI::App& tool, bool speaks);
+/// Likewise; the body runs without MPI, in one process. It throws LocalFailure.
+CommandBody add_report(CLI::App& tool);
 
 }  // namespace syncbn::cli

@@ -27,6 +27,7 @@ struct Arguments : TrainingArguments {
     training.network = "mlp";  // one value per sample and channel: here small batches hurt most
     training.epochs = 8;
     training.batch = 16;
+    training.evaluation.compares_ranks = true;
     out = "syncbn-compare";
   }
   std::string arms = "single,sync,local";
@@ -236,6 +237,9 @@ CommandBody add_compare(CLI::App& tool) {
           "with the batch")
       ->type_name("LIST")
       ->excludes(command->get_option("--batch"));
+  command->add_flag(
+      "--precise-bn", arguments->training.evaluation.is_precise,
+      "Also evaluate all arms with exact statistics: of one pass over the training data (Wu & Johnson 2021)");
   command->add_option("--seeds", arguments->seeds, "How many trainings of each arm, or a list of seeds like 3,5")
       ->capture_default_str()
       ->type_name("N|LIST");

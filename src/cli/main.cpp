@@ -114,17 +114,19 @@ int answer_without_mpi(const CLI::App& tool, const CLI::Success& request) {
   return kOk;
 }
 
-/// For a subcommand without MPI: every process of a launcher fails or succeeds by itself, all in the same way.
+/// For a subcommand without MPI: under a launcher the first process alone does it, and its code is the launcher's. (If others
+/// failed, too, the launcher might end the first before it has said why.)
 int run_without_mpi(const std::string& subcommand, const CommandBody& body) {
+  if (launched_as().rank != 0) return kOk;
   try {
     const int code = body();
     flush_stdout();
     return code;
   } catch (const LocalFailure& failure) {
-    if (launched_as().rank == 0) say(subcommand, failure.what());
+    say(subcommand, failure.what());
     return failure.code();
   } catch (const std::exception& error) {
-    if (launched_as().rank == 0) say(subcommand, error.what());
+    say(subcommand, error.what());
     return kEnvironment;
   }
 }
@@ -139,7 +141,7 @@ int main_of_tool(int argc, char** argv) {
   const std::map<std::string, CommandBody> bodies{{"bench", add_bench(tool)}, {"compare", add_compare(tool)},
                                                   {"info", add_info(tool)},   {"normalize", add_normalize(tool)},
                                                   {"train", add_train(tool)}, {"verify", add_verify(tool)}};
-  const std::map<std::string, CommandBody> bodies_without_mpi{{"report", add_report(tool, launched_as().rank == 0)}};
+  const std::map<std::string, CommandBody> bodies_without_mpi{{"report", add_report(tool)}};
 
   std::optional<Failure> usage;
   try {

@@ -22,7 +22,7 @@ struct Arguments {
   std::string out;
 };
 
-int run_report(const Arguments& arguments, bool speaks) {
+int run_report(const Arguments& arguments) {
   if (arguments.folder.empty()) throw LocalFailure(kUsage, "DIR is empty, wanted the folder of a run");
   try {
     const std::filesystem::path folder = arguments.folder;
@@ -30,7 +30,6 @@ int run_report(const Arguments& arguments, bool speaks) {
         arguments.out.empty() ? folder / "report.html" : std::filesystem::path(arguments.out);
     const train::RunRecord run = train::load_run(folder);
     const std::string html = train::report_html(run);
-    if (!speaks) return kOk;
     train::write_whole(page, html);
     const train::Verdict verdict = train::verdict_of(run, train::figures_of(run));
     if (!verdict.unfinished.empty()) std::printf("%s\n", verdict.unfinished.c_str());
@@ -43,14 +42,14 @@ int run_report(const Arguments& arguments, bool speaks) {
 
 }  // namespace
 
-CommandBody add_report(CLI::App& tool, bool speaks) {
+CommandBody add_report(CLI::App& tool) {
   CLI::App* command = tool.add_subcommand("report", "Makes report.html from the folder of a run, complete or not");
   auto arguments = std::make_shared<Arguments>();
   command->add_option("DIR", arguments->folder, "A folder with run.json and metrics.jsonl, of compare or train")
       ->required();
   command->add_option("--out", arguments->out, "The page (default: report.html in DIR)")->type_name("FILE");
   command->footer("Try:\n  mpirun -n 4 syncbn compare --out run\n  syncbn report run");
-  return [arguments, speaks] { return run_report(*arguments, speaks); };
+  return [arguments] { return run_report(*arguments); };
 }
 
 }  // namespace syncbn::cli

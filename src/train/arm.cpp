@@ -55,8 +55,12 @@ BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, DataT
   BatchNormOptions options;
   options.num_features = num_features;
   options.name = name;
-  options.parameter_gradients = gradients_;
   options.parameter_type = type;
+  return make_norm(options);
+}
+
+BatchNorm ArmRanks::make_norm(BatchNormOptions options) const {
+  options.parameter_gradients = gradients_;
   return BatchNorm(options, norm_group_);
 }
 

@@ -39,6 +39,10 @@ class ArmRanks {
 
   /// Makes batch norm layers of this arm. Their parameter gradients are global if all trainers share, else local.
   BatchNorm make_norm(Index num_features, const std::string& name, DataType type) const;
+  BatchNorm make_norm(BatchNormOptions options) const;
+
+  /// Whether all trainers normalize with the same statistics.
+  bool share_statistics() const noexcept { return norm_group_.size() == size_; }
 
  private:
   MPI_Comm trainers_;

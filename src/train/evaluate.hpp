@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
+// How well a network does on test images, by whose statistics.
 #pragma once
 
-#include "arm.hpp"
-#include "dataset.hpp"
-#include "network.hpp"
+#include <limits>
+#include <optional>
+
+#include "precise_statistics.hpp"
 
 namespace syncbn::train {
 
@@ -14,5 +16,41 @@ void share_running_stats(Network<float>& network, const ArmRanks& ranks);
 /// Fraction of `images` that the network recognizes in eval mode. The images are cut into fixed blocks that the
 /// trainers share, so the answer does not depend on their number. Collective: one all-reduce of one integer.
 double test_accuracy(Network<float>& network, const LabelledImages& images, const ArmRanks& ranks);
+
+/// Test accuracies with other statistics than those that are kept, rank 0's. NaN: not evaluated.
+struct OtherAccuracies {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+  double mean_statistics = kNone;  ///< running_mean and running_var averaged over the ranks.
+  double worst_rank = kNone;       ///< Each rank with its own: the smallest over the ranks,
+  double best_rank = kNone;        ///< and the largest.
+  double precise = kNone;          ///< Those of one pass over the training data: PreciseStatistics.
+};
+
+/// What of OtherAccuracies is wanted.
+struct EvaluationOptions {
+  bool compares_ranks = false;  ///< Where ranks do not share statistics. Each evaluates all test images by itself.
+  bool is_precise = false;      ///< A forward pass over the training data.
+};
+
+/// Evaluates networks of one training; they stay as they are, running statistics included.
+class Evaluator {
+ public:
+  /// All but `options` is borrowed. Local.
+  Evaluator(const std::string& network, const DataSet& data, const ArmRanks& ranks, EvaluationOptions options)
+      : name_(network), data_(data), ranks_(ranks), options_(options) {}
+
+  /// Before share_running_stats(). `order` and `batch` as PreciseStatistics::recalculate(). Collective.
+  OtherAccuracies operator()(Network<float>& network, const std::vector<Index>& order, Index batch);
+
+ private:
+  void compare_ranks(Network<float>& network, OtherAccuracies& accuracies) const;
+
+  const std::string& name_;
+  const DataSet& data_;
+  const ArmRanks& ranks_;
+  EvaluationOptions options_;
+  std::optional<PreciseStatistics> precise_;  ///< Made when first needed.
+};
 
 }  // namespace syncbn::train

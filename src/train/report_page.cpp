@@ -90,38 +90,76 @@ std::string state_cell(const ArmFigures& figures) {
   return text;
 }
 
-std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
-  const bool has_batches = run.batches.size() > 1;
-  std::string head = "<th scope=\"col\">arm</th>";
-  for (const char* title :
-       {"test error", "samples per process", "normalized over", "train loss", "time per step", "trainings"}) {
-    head += "<th scope=\"col\">" + std::string(title) + "</th>";
-  }
+/// Of one batch after the other, with a rule in between. `cells` are a row's, without the arm.
+std::string rows_of(const std::vector<ArmFigures>& figures,
+                    const std::function<std::vector<std::string>(const ArmFigures&)>& cells) {
   std::string rows;
-  Index last_batch = 0;
-  for (const ArmFigures& each : figures) {
-    const std::string first = has_batches && each.batch != last_batch && last_batch != 0 ? "class=\"first\"" : "";
-    last_batch = each.batch;
-    std::string cells = "<th scope=\"row\">" + escape(each.arm) + "</th>";
-    for (const std::string& cell :
-         {spread_cell(each.error, percent), sizes_text(each.share.rank), sizes_text(each.share.norm),
-          spread_cell(each.train_loss, [](double loss) { return fixed(loss, 4); }),
-          spread_cell(each.step_seconds, duration), state_cell(each)}) {
-      cells += "<td>" + cell + "</td>";
-    }
-    rows += tag("tr", cells, first);
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    std::string row = "<th scope=\"row\">" + escape(figures[i].arm) + "</th>";
+    for (const std::string& cell : cells(figures[i])) row += "<td>" + cell + "</td>";
+    rows += tag("tr", row, i > 0 && figures[i].batch != figures[i - 1].batch ? "class=\"first\"" : "");
   }
+  return rows;
+}
+
+/// A table that scrolls by itself where it is wider than the page.
+std::string scrolling_table(const std::string& name, const std::vector<std::string>& titles, const std::string& rows) {
+  std::string head;
+  for (const std::string& title : titles) head += "<th scope=\"col\">" + escape(title) + "</th>";
   const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
-  return tag("section", tag("h2", "Summary") +
-                            tag("div", table,
-                                "class=\"scroll\" tabindex=\"0\" role=\"region\" "
-                                "aria-label=\"Summary\"") +
-                            tag("p",
-                                "Test error and train loss: the median of a training's last " +
-                                    std::to_string(std::min<Index>(kFinalEpochs, std::max<Index>(1, run.epochs))) +
-                                    " epochs; of these the median over the seeds, and below it their range. Time per "
-                                    "step: median, in training alone.",
-                                "class=\"note\""));
+  return tag("div", table, "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"" + escape(name) + "\"");
+}
+
+std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  const std::string rows = rows_of(figures, [](const ArmFigures& each) -> std::vector<std::string> {
+    return {spread_cell(each.error, percent),
+            sizes_text(each.share.rank),
+            sizes_text(each.share.norm),
+            spread_cell(each.train_loss, [](double loss) { return fixed(loss, 4); }),
+            spread_cell(each.step_seconds, duration),
+            state_cell(each)};
+  });
+  const Index epochs = std::min<Index>(kFinalEpochs, std::max<Index>(1, run.epochs));
+  return tag(
+      "section",
+      tag("h2", "Summary") +
+          scrolling_table("Summary",
+                          {"arm", "test error", "samples per process", "normalized over", "train loss", "time per step",
+                           "trainings"},
+                          rows) +
+          tag("p",
+              "Test error and train loss: the median of a training's last " + std::to_string(epochs) +
+                  " epochs; of these the median over the seeds, and below it their range. Time per step: median, "
+                  "in training alone.",
+              "class=\"note\""));
+}
+
+/// The test errors of one training with other statistics than rank 0's.
+std::string statistics_of(const std::vector<ArmFigures>& figures) {
+  const bool has_any = std::any_of(figures.begin(), figures.end(), [](const ArmFigures& each) {
+    return each.mean_statistics_error.count > 0 || each.precise_error.count > 0;
+  });
+  if (!has_any) return "";
+  const std::string rows = rows_of(figures, [](const ArmFigures& each) -> std::vector<std::string> {
+    return {sizes_text(each.share.norm),
+            spread_cell(each.error, percent),
+            spread_cell(each.mean_statistics_error, percent),
+            spread_cell(each.best_rank_error, percent),
+            spread_cell(each.worst_rank_error, percent),
+            spread_cell(each.precise_error, percent)};
+  });
+  return tag("section",
+             tag("h2", "Test error by the statistics that evaluation uses") +
+                 scrolling_table("Test error by statistics",
+                                 {"arm", "normalized over", "rank 0's running statistics", "mean of the ranks'",
+                                  "best rank with its own", "worst rank with its own", "exact, of the training data"},
+                                 rows) +
+                 tag("p",
+                     "The same weights, in the last epochs as above. Where all processes share statistics there is "
+                     "nothing to choose from. Exact statistics (<code>--precise-bn</code>) are those of one pass over "
+                     "the training data, batches normalized as in training (Wu &amp; Johnson 2021, arXiv:2105.07576): "
+                     "what they mend is the fault of the running averages, what they leave is the fault of training.",
+                     "class=\"note\""));
 }
 
 /// Test error over epochs, in percent.
@@ -291,11 +329,6 @@ std::string difference_text(double difference) {
 
 std::string checks_of(const RunRecord& run) {
   if (run.checks.empty()) return "";
-  std::string head = "<th scope=\"col\">seed</th>";
-  for (const char* title : {"global batch", "weights: max |sync - single|", "losses of all steps: max |sync - single|",
-                            "verdict", "hash of sync's weights", "of single's"}) {
-    head += "<th scope=\"col\">" + escape(title) + "</th>";
-  }
   std::string rows;
   for (const RecordedCheck& check : run.checks) {
     std::string cells = "<th scope=\"row\">" + std::to_string(check.seed) + "</th>";
@@ -310,14 +343,16 @@ std::string checks_of(const RunRecord& run) {
     }
     rows += tag("tr", cells);
   }
-  const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
-  return tag("section", tag("h2", "Sync minus single") +
-                            tag("p",
-                                "The same start, the same batches: synchronized training must be the training of one "
-                                "process that has the full batch. Differences at the end of training:") +
-                            tag("div", table,
-                                "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Sync minus "
-                                "single\""));
+  return tag("section",
+             tag("h2", "Sync minus single") +
+                 tag("p",
+                     "The same start, the same batches: synchronized training must be the training of one process that "
+                     "has the full batch. Differences at the end of training:") +
+                 scrolling_table(
+                     "Sync minus single",
+                     {"seed", "global batch", "weights: max |sync - single|",
+                      "losses of all steps: max |sync - single|", "verdict", "hash of sync's weights", "of single's"},
+                     rows));
 }
 
 std::string facts_of(const RunRecord& run) {
@@ -342,7 +377,7 @@ std::string report_html(const RunRecord& run) {
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
          tag("title", "syncbn " + escape(run.command) + ": " + escape(run.data)) + tag("style", kReportStyle) +
          "</head>\n<body>\n<main>\n" + header_of(run, verdict) + table_of(run, figures) + charts_of(run, figures) +
-         checks_of(run) + facts_of(run) + "</main>\n</body>\n</html>\n";
+         statistics_of(figures) + checks_of(run) + facts_of(run) + "</main>\n</body>\n</html>\n";
 }
 
 }  // namespace syncbn::train

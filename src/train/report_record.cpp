@@ -166,6 +166,10 @@ class MetricsReader {
     epoch.epoch = line.whole("epoch");
     epoch.train_loss = line.number("train_loss");
     epoch.test_error = 1 - line.number_within("test_accuracy", 0, 1);
+    epoch.mean_statistics_error = 1 - line.number_within("mean_statistics_accuracy", 0, 1);
+    epoch.best_rank_error = 1 - line.number_within("best_rank_accuracy", 0, 1);
+    epoch.worst_rank_error = 1 - line.number_within("worst_rank_accuracy", 0, 1);
+    epoch.precise_error = 1 - line.number_within("precise_bn_accuracy", 0, 1);
     epoch.step_seconds = line.number_within("step_seconds", 0, kHuge);
     auto& epochs = training.epochs;  // a training that was taken up again tells some of them twice
     while (!epochs.empty() && epochs.back().epoch >= epoch.epoch) epochs.pop_back();

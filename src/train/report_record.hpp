@@ -21,6 +21,12 @@ struct RecordedEpoch {
   double train_loss = kUnknown;
   double test_error = kUnknown;  ///< Fraction.
   double step_seconds = kUnknown;
+
+  // Errors with other statistics than rank 0's: OtherAccuracies.
+  double mean_statistics_error = kUnknown;
+  double best_rank_error = kUnknown;
+  double worst_rank_error = kUnknown;
+  double precise_error = kUnknown;
 };
 
 /// One training, as far as it came.

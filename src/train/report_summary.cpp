@@ -14,6 +14,12 @@ RecordedShare share_of(const RunRecord& run, const std::string& arm, Index batch
   return found == run.shares.end() ? RecordedShare{arm, batch, {}, {}} : *found;
 }
 
+Spread spread_over(const ArmFigures& figures, const std::function<double(const RecordedEpoch&)>& number) {
+  std::vector<double> values;
+  for (const RecordedTraining* training : figures.trainings) values.push_back(final_value(*training, number));
+  return spread_of(values);
+}
+
 ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index batch) {
   ArmFigures figures;
   figures.arm = arm;
@@ -32,6 +38,10 @@ ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ba
     times.push_back(step_seconds(training));
   }
   figures.error = spread_of(errors);
+  figures.mean_statistics_error = spread_over(figures, [](const auto& epoch) { return epoch.mean_statistics_error; });
+  figures.best_rank_error = spread_over(figures, [](const auto& epoch) { return epoch.best_rank_error; });
+  figures.worst_rank_error = spread_over(figures, [](const auto& epoch) { return epoch.worst_rank_error; });
+  figures.precise_error = spread_over(figures, [](const auto& epoch) { return epoch.precise_error; });
   figures.train_loss = spread_of(losses);
   figures.step_seconds = spread_of(times);
   return figures;
@@ -52,7 +62,8 @@ Spread spread_of(std::vector<double> values) {
 double final_value(const RecordedTraining& training, const std::function<double(const RecordedEpoch&)>& number) {
   std::vector<double> values;
   const auto& epochs = training.epochs;
-  for (std::size_t i = epochs.size() - std::min(epochs.size(), kFinalEpochs); i < epochs.size(); ++i) {
+  for (std::size_t i = epochs.size() - std::min(epochs.size(), static_cast<std::size_t>(kFinalEpochs));
+       i < epochs.size(); ++i) {
     values.push_back(number(epochs[i]));
   }
   return spread_of(values).median;

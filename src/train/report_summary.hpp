@@ -10,9 +10,6 @@
 
 namespace syncbn::train {
 
-/// A training ends with the median of its last epochs, which tell less of chance than the last alone.
-inline constexpr std::size_t kFinalEpochs = 3;
-
 /// Of some numbers; kUnknown if there are none.
 struct Spread {
   Index count = 0;
@@ -36,6 +33,12 @@ struct ArmFigures {
   Spread error;                                    ///< Fraction.
   Spread train_loss;
   Spread step_seconds;
+
+  // Errors with other statistics than those of rank 0; of no training where they were not evaluated.
+  Spread mean_statistics_error;
+  Spread best_rank_error;
+  Spread worst_rank_error;
+  Spread precise_error;
 };
 
 /// The median of a number of the last kFinalEpochs epochs.

@@ -139,6 +139,21 @@ std::string headline_of(std::vector<LocalEffect> effects) {
          (has_one_seed ? " One seed cannot tell that from chance: try --seeds 3." : "");
 }
 
+/// What of local's error is the fault of the statistics that evaluation uses, and what of training.
+std::string statistics_sentence(const LocalEffect& effect, const RunRecord& run) {
+  const ArmFigures& local = *effect.local;
+  const std::string at = run.batches.size() > 1 ? "At " + samples_text(effect) + ", local's" : "Local's";
+  if (local.precise_error.count > 0 && local.error.count > 0) {
+    return at + " error is " + percent(local.precise_error.median) +
+           " with exact statistics in place of running averages (sync's is " +
+           percent(effect.sync->precise_error.median) + ").";
+  }
+  if (local.worst_rank_error.count == 0) return "";
+  return at + " error is that of rank 0's running statistics; those of the ranks make it " +
+         percent(local.best_rank_error.median) + " to " + percent(local.worst_rank_error.median) + ", their mean " +
+         percent(local.mean_statistics_error.median) + ".";
+}
+
 /// How the medians came about, and how easily chance gives such an answer.
 std::string spread_sentence(const LocalEffect& effect) {
   const Spread& local = effect.local->error;
@@ -320,6 +335,10 @@ Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures)
   };
   if (effects.size() == 1) add(spread_sentence(effects.front()));
   add(chance_sentence(effects));
+  for (const LocalEffect& effect : effects) {
+    const bool has_cost = effect.kind == LocalEffect::Kind::worse || effect.kind == LocalEffect::Kind::one_seed;
+    if (has_cost) add(statistics_sentence(effect, run));
+  }
   add(effects.size() == 1 ? time_sentence(effects.front()) : times_sentence(effects));
   if (!effects.empty() && run.shares_cores) {
     add("There were more ranks than cores (" + run.cores +

@@ -71,6 +71,7 @@ Json arguments_json(const RunDescription& run) {
           {"lr_gamma", training.sgd.lr_gamma},
           {"momentum", training.sgd.momentum},
           {"weight_decay", training.sgd.weight_decay},
+          {"precise_bn", training.evaluation.is_precise},
           {"arms", arms},
           {"seeds", run.options.seeds}};
 }
@@ -123,6 +124,17 @@ Json description_json(const RunDescription& run, const char* state) {
           {"hosts", places["hosts"]},
           {"binding", places["binding"]},
           {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}}};
+}
+
+/// Those that were evaluated.
+void add_accuracies(const OtherAccuracies& others, Json& json) {
+  const auto add = [&json](const char* key, double accuracy) {
+    if (std::isfinite(accuracy)) json[key] = accuracy;
+  };
+  add("mean_statistics_accuracy", others.mean_statistics);
+  add("worst_rank_accuracy", others.worst_rank);
+  add("best_rank_accuracy", others.best_rank);
+  add("precise_bn_accuracy", others.precise);
 }
 
 Json id_json(const char* kind, const TrainingId& id) {
@@ -185,6 +197,7 @@ std::string epoch_line(const TrainingId& id, const EpochRecord& record) {
                {"test_accuracy", record.test_accuracy},
                {"seconds", record.seconds},
                {"step_seconds", record.step_seconds}});
+  add_accuracies(record.others, json);
   return text_of(json, -1);
 }
 

@@ -11,7 +11,6 @@
 #include "checkpoint_state.hpp"
 #include "collectives.hpp"
 #include "errors.hpp"
-#include "evaluate.hpp"
 #include "fnv.hpp"
 #include "random.hpp"
 #include "syncbn/error.hpp"
@@ -89,6 +88,7 @@ class TrainingRun {
         ranks_(arm, comm),
         network_(make_started_network(data, options, ranks_)),
         step_(network_, options.sgd, data.train, ranks_),
+        evaluate_(options.network, data, ranks_, options.evaluation),
         steps_per_epoch_(data.train.count / options.batch),
         steps_(steps_per_epoch_ * options.epochs) {
     if (!continuation.folder.empty()) key_ = key_of(data, options, arm, ranks_.size());
@@ -139,10 +139,12 @@ class TrainingRun {
     const Index epoch = static_cast<Index>(result_.epochs.size()) + 1;
     const auto first_loss = result_.step_losses.begin() + (epoch - 1) * steps_per_epoch_;
     const double loss_sum = std::accumulate(first_loss, result_.step_losses.end(), 0.0);
+    const bool is_final = epoch > options_.epochs - kFinalEpochs && !result_.diverged;
+    const OtherAccuracies others = is_final ? evaluate_(network_, order_, options_.batch) : OtherAccuracies{};
     share_running_stats(network_, ranks_);
     result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
     result_.epochs.push_back({epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds(),
-                              median(std::exchange(step_seconds_, {}))});
+                              median(std::exchange(step_seconds_, {})), others});
     if (ranks_.rank() == 0) observer_.on_epoch(result_.epochs.back());
   }
 
@@ -173,6 +175,7 @@ class TrainingRun {
   ArmRanks ranks_;
   Network<float> network_;
   TrainingStep step_;
+  Evaluator evaluate_;
   Index steps_per_epoch_;
   Index steps_;
   TrainingKey key_;

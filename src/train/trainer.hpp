@@ -12,9 +12,13 @@
 
 #include "arm.hpp"
 #include "dataset.hpp"
+#include "evaluate.hpp"
 #include "sgd.hpp"
 
 namespace syncbn::train {
+
+/// A training ends with the median of its last epochs, which tell less of chance than the last alone.
+inline constexpr Index kFinalEpochs = 3;
 
 struct TrainingOptions {
   std::string network = "cnn";
@@ -22,6 +26,7 @@ struct TrainingOptions {
   Index batch = 64;        ///< Global: over all ranks. An epoch's last, incomplete batch is left out.
   std::uint64_t seed = 1;  ///< Of the initial weights and the order of the samples.
   SgdOptions sgd;
+  EvaluationOptions evaluation;  ///< Of the last kFinalEpochs epochs.
 
   /// Where training starts: as the seed says, or one rounding error away from it in each weight.
   enum class Start { as_seeded, nudged } start = Start::as_seeded;
@@ -44,6 +49,7 @@ struct EpochRecord {
   double test_accuracy = 0;
   double seconds = 0;       ///< Since the start of training.
   double step_seconds = 0;  ///< Median over the epoch's steps, on rank 0.
+  OtherAccuracies others;   ///< As TrainingOptions::evaluation wants.
 };
 
 /// Told about progress, on rank 0 only. Must not throw.
