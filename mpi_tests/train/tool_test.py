@@ -2,13 +2,18 @@
 # SPDX-License-Identifier: MIT
 """syncbn train and syncbn compare: output, files, exit codes."""
 import csv
+import fcntl
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
+import struct
+import subprocess
 import sys
 import tempfile
+import termios
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -84,6 +89,29 @@ class TrainTest(ToolTest):
                          ("multistep", [1, 3], 0.5, 4))
         self.assert_refused(2, "needs --milestones", "train", *SHORT, "--schedule", "multistep")
         self.assert_refused(2, "0 to 10 steps", "train", *SHORT, "--warmup", "11")
+
+    @unittest.skipIf(RANKS > 1, "the launcher's stderr is a pipe")
+    def test_a_terminal_gets_a_bar_of_its_width(self):
+        for environment, has_bar in (({"TERM": "xterm", "NO_COLOR": "1"}, True), ({"TERM": "xterm"}, True),
+                                     ({"TERM": "dumb"}, False)):
+            terminal, end = pty.openpty()
+            fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+            command = [os.environ["SYNCBN_TOOL"], "train", "--epochs", "3", "--network", "mlp"]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=end, env={**os.environ, **environment}) as tool:
+                os.close(end)
+                shown = b""
+                try:
+                    while part := os.read(terminal, 4096):
+                        shown += part
+                except OSError:  # how Linux says that the other end is closed
+                    pass
+            os.close(terminal)
+            self.assertEqual(tool.returncode, 0)
+            text = shown.decode()
+            self.assertNotIn("\x1b", text)
+            self.assertEqual(bool(re.search(r"sync \[#*-*\] \d+ %, [\d.]+ steps/s, \d+:\d\d left, loss \d", text)), has_bar, text)
+            self.assertEqual(text.count("\n"), 1 if has_bar else 3, text)
+            self.assertLess(max(len(line) for line in re.split(r"[\r\n]+", text)), 90 if has_bar else 120)
 
     def test_refuses_missing_data(self):
         self.assert_refused(3, "does not exist", "train", "--data", str(self.folder / "nowhere"))

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "progress.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 namespace syncbn::train {
@@ -19,7 +22,46 @@ std::string format(const char* pattern, Args... args) {
   return text.data();
 }
 
+/// Of the terminal behind stderr.
+std::size_t columns_of_stderr() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+std::string bar(double fraction, std::size_t width) {
+  const auto full = static_cast<std::size_t>(std::clamp(fraction, 0.0, 1.0) * static_cast<double>(width));
+  return std::string(" [").append(full, '#').append(width - full, '-').append("]");
+}
+
 }  // namespace
+
+std::string clock_text(double seconds) {
+  if (!(seconds < 1e7)) return "months";
+  const auto whole = static_cast<long long>(std::ceil(std::max(0.0, seconds)));
+  if (whole < 3600) return format("%lld:%02lld", whole / 60, whole % 60);
+  return format("%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string progress_line(const ProgressState& state, std::size_t columns) {
+  const double fraction = state.steps > 0 ? static_cast<double>(state.step) / static_cast<double>(state.steps) : 0;
+  std::string text = format(" %.0f %%", std::floor(100 * fraction));
+  if (state.timed_steps > 0 && state.seconds > 0) {
+    const double rate = static_cast<double>(state.timed_steps) / state.seconds;
+    text += format(rate < 9.95 ? ", %.1f steps/s" : ", %.0f steps/s", rate) + ", " +
+            clock_text(static_cast<double>(state.steps - state.step) / rate) + " left";
+  }
+  text += format(", loss %.4f", state.loss);
+  if (state.test_accuracy >= 0) text += format(", test %.2f %%", 100 * state.test_accuracy);
+
+  constexpr std::size_t kWidest = 24;
+  constexpr std::size_t kNarrowest = 6;
+  const std::size_t taken = state.title.size() + text.size() + 3;  // a blank and the brackets
+  const std::size_t room = columns > taken ? std::min(kWidest, columns - taken) : 0;
+  std::string line = state.title;
+  if (room >= kNarrowest) line += bar(fraction, room);
+  line += text;
+  return line.substr(0, columns);
+}
 
 Progress::Style Progress::style_of_stderr() {
   const char* terminal = std::getenv("TERM");
@@ -29,30 +71,39 @@ Progress::Style Progress::style_of_stderr() {
 
 void Progress::begin(const std::string& title, Index epochs) {
   end();
-  title_ = title;
   epochs_ = epochs;
-  last_epoch_.clear();
+  state_ = {};
+  state_.title = title;
+  first_step_ = -1;
 }
 
 void Progress::show(const StepRecord& record) {
+  if (first_step_ < 0) {  // the first step's own time is not known
+    first_step_ = record.step;
+    start_ = Clock::now();
+  }
   if (style_ != Style::rewritten || Clock::now() < next_) return;
   next_ = Clock::now() + std::chrono::milliseconds(100);
-  rewrite(format("%s: step %lld of %lld, loss %.4f", title_.c_str(), static_cast<long long>(record.step),
-                 static_cast<long long>(record.steps), record.loss) +
-          last_epoch_);
+  state_.step = record.step;
+  state_.steps = record.steps;
+  state_.loss = record.loss;
+  state_.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  state_.timed_steps = record.step - first_step_;
+  rewrite(progress_line(state_, columns_of_stderr() - 1));  // in the last column some terminals go to the next line
 }
 
 void Progress::show(const EpochRecord& record) {
   if (style_ == Style::quiet) return;
-  const std::string text = format("%s: epoch %lld of %lld, train loss %.4f, test accuracy %.2f %%, %.1f s",
-                                  title_.c_str(), static_cast<long long>(record.epoch), static_cast<long long>(epochs_),
-                                  record.train_loss, 100.0 * record.test_accuracy, record.seconds);
+  state_.test_accuracy = record.test_accuracy;
+  const std::string text =
+      format("%s: epoch %lld of %lld, train loss %.4f, test accuracy %.2f %%, %.1f s", state_.title.c_str(),
+             static_cast<long long>(record.epoch), static_cast<long long>(epochs_), record.train_loss,
+             100.0 * record.test_accuracy, record.seconds);
   if (style_ == Style::lines) {
     std::fprintf(stderr, "%s\n", text.c_str());
     return;
   }
-  last_epoch_ = format(", test accuracy %.2f %%", 100.0 * record.test_accuracy);
-  rewrite(text);
+  if (record.epoch == epochs_) rewrite(text.substr(0, columns_of_stderr() - 1));
 }
 
 void Progress::rewrite(const std::string& text) {

@@ -8,7 +8,27 @@
 
 namespace syncbn::train {
 
-/// On a terminal one line that is rewritten in place; elsewhere one line per epoch. To stderr, without colours.
+/// How far a training is.
+struct ProgressState {
+  std::string title;
+  Index step = 0;
+  Index steps = 0;
+  Index timed_steps =
+      0;               ///< Of these, those that `seconds` were taken of: a training may go on where another one ended.
+  double seconds = 0;  ///< Evaluations among them.
+  double loss = 0;
+  double test_accuracy = -1;  ///< Of the last epoch; below 0: none yet.
+};
+
+/// "sync, seed 2 [#####-----] 50 %, 312 steps/s, 0:12 left, loss 0.1234, test 92.10 %", cut at `columns` characters; the bar
+/// takes what room there is, and goes when there is none.
+std::string progress_line(const ProgressState& state, std::size_t columns);
+
+/// "0:05", "12:30", "3:02:11"
+std::string clock_text(double seconds);
+
+/// On a terminal one line that is rewritten in place; elsewhere one line per epoch. To stderr, without colours (so there is
+/// nothing to do for NO_COLOR).
 class Progress {
  public:
   enum class Style { quiet, lines, rewritten };
@@ -35,9 +55,10 @@ class Progress {
   void rewrite(const std::string& text);
 
   Style style_;
-  std::string title_;
   Index epochs_ = 0;
-  std::string last_epoch_;
+  ProgressState state_;
+  Index first_step_ = -1;  // that was shown since begin()
+  Clock::time_point start_{};
   std::size_t shown_ = 0;  // characters on the current line
   Clock::time_point next_{};
 };
