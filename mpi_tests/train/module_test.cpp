@@ -11,6 +11,7 @@
 #include "train/loss.hpp"
 #include "train/norm.hpp"
 #include "train/random.hpp"
+#include "train/residual_block.hpp"
 
 namespace syncbn::train {
 namespace {
@@ -83,6 +84,15 @@ TEST(ConvolutionBackward, IsTheDerivativeOfForward) {
   check_module(narrow, {1, 1, 5}, 9);
 }
 
+TEST(ConvolutionBackward, IsTheDerivativeOfForwardForOtherWindows) {
+  for (const Window window : {Window{1, 1}, Window{1, 2}, Window{3, 2}, Window{5, 3}}) {
+    for (const ImageShape& shape : {ImageShape{2, 4, 5}, ImageShape{1, 1, 1}, ImageShape{1, 2, 3}}) {
+      Convolution<double> convolution("conv", shape, 2, window);
+      check_module(convolution, shape, static_cast<double>(shape.channels * window.side * window.side));
+    }
+  }
+}
+
 TEST(ElementwiseBackward, IsTheDerivativeOfForward) {
   Relu<double> relu;
   check_module(relu, {2, 3, 3}, 1);
@@ -90,6 +100,8 @@ TEST(ElementwiseBackward, IsTheDerivativeOfForward) {
   check_module(max_pool, {2, 5, 4}, 1);
   AveragePool<double> average_pool;
   check_module(average_pool, {2, 4, 5}, 4);
+  GlobalAveragePool<double> global_average_pool;
+  check_module(global_average_pool, {2, 4, 5}, 20);
 }
 
 TEST(NormBackward, IsTheDerivativeOfForward) {
@@ -98,6 +110,37 @@ TEST(NormBackward, IsTheDerivativeOfForward) {
   options.parameter_type = DataType::f64;
   Norm<double> norm{BatchNorm(options)};
   check_module(norm, {3, 2, 2}, 4 * kBatch + 10);
+}
+
+/// Batch norm of this process alone.
+BatchNorm make_norm(Index num_features, const std::string& name, Activation activation) {
+  BatchNormOptions options;
+  options.num_features = num_features;
+  options.name = name;
+  options.activation = activation;
+  options.parameter_type = DataType::f64;
+  return BatchNorm(options);
+}
+
+TEST(ResidualBlockBackward, IsTheDerivativeOfForward) {
+  // Numbers of order 10 take some 30 operations in each of three layers.
+  ResidualBlock<double> same_shape("block", {3, 4, 3}, 3, 1, make_norm);
+  check_module(same_shape, {3, 4, 3}, 1000);
+  ResidualBlock<double> wider("block", {2, 3, 4}, 3, 1, make_norm);
+  check_module(wider, {2, 3, 4}, 1000);
+  ResidualBlock<double> strided("block", {2, 5, 4}, 2, 2, make_norm);
+  EXPECT_EQ(strided.output_shape(), (ImageShape{2, 3, 2}));
+  check_module(strided, {2, 5, 4}, 1000);
+}
+
+TEST(ResidualBlockForward, AddsTheInputInFrontOfTheLastRelu) {
+  ResidualBlock<double> block("block", {2, 3, 3}, 2, 1, make_norm);
+  const Tensor<double> x = random_tensor(4, {2, 3, 3}, 7);
+  // Weights are 0, so batch norm's part is beta = 0, and what is left is relu(x).
+  for (const Mode mode : {Mode::train, Mode::eval}) {
+    const Tensor<double>& y = block.forward(x, {mode, {{0, 4}}});
+    for (std::size_t i = 0; i < x.values.size(); ++i) EXPECT_EQ(y.values[i], std::max(x.values[i], 0.0)) << i;
+  }
 }
 
 TEST(SequentialBackward, IsTheDerivativeOfForward) {
@@ -128,6 +171,35 @@ TEST(ConvolutionForward, IsTheSumOverTheWindow) {
           sum += w[o * 18 + tap] * pixel(n, tap / 9, at / 4 + tap % 9 / 3 - 1, at % 4 + tap % 3 - 1);
         }
         EXPECT_NEAR(y.sample(n)[o * 12 + at], sum, 18 * 18 * std::numeric_limits<double>::epsilon());
+      }
+    }
+  }
+}
+
+TEST(ConvolutionForward, TakesEveryStrideThPositionOfTheDenseOne) {
+  for (const Index side : {1, 3, 5}) {
+    for (const Index stride : {2, 3}) {
+      const ImageShape shape{2, 5, 7};
+      Convolution<double> dense("dense", shape, 3, {side, 1});
+      Convolution<double> strided("strided", shape, 3, {side, stride});
+      Trainables<double> trainables;
+      dense.collect(trainables);
+      strided.collect(trainables);
+      fill(trainables.parameters[0]->values, trainables.parameters[0]->size, 3);
+      fill(trainables.parameters[1]->values, trainables.parameters[1]->size, 3);
+      const Tensor<double> x = random_tensor(2, shape, 4);
+      const Tensor<double>& all = dense.forward(x, {Mode::train, {{0, 2}}});
+      const Tensor<double>& some = strided.forward(x, {Mode::train, {{0, 2}}});
+      ASSERT_EQ(all.shape, (ImageShape{3, 5, 7}));
+      ASSERT_EQ(some.shape, (ImageShape{3, (5 + stride - 1) / stride, (7 + stride - 1) / stride}));
+      const double rounding = static_cast<double>(shape.channels * side * side);
+      for (Index at = 0; at < 2 * some.shape.size(); ++at) {
+        const Index plane = at / some.shape.positions();
+        const Index i = at % some.shape.positions() / some.shape.width;
+        const Index j = at % some.shape.width;
+        const double wanted = all.values[static_cast<std::size_t>((plane * 5 + i * stride) * 7 + j * stride)];
+        EXPECT_NEAR(some.values[static_cast<std::size_t>(at)], wanted,
+                    rounding * rounding * std::numeric_limits<double>::epsilon());
       }
     }
   }

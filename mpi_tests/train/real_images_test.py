@@ -34,6 +34,9 @@ class RealImagesTest(unittest.TestCase):
     def test_cnn(self):
         self.check("cnn")
 
+    def test_resnet(self):
+        self.check("resnet")
+
 
 if __name__ == "__main__":
     if not FOLDER.is_dir():

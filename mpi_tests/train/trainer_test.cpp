@@ -92,7 +92,7 @@ TEST_P(Trainer, RepeatsBitForBit) {
   EXPECT_NE(run(training, "sync").weights_hash, run(other, "sync").weights_hash);
 }
 
-INSTANTIATE_TEST_SUITE_P(Networks, Trainer, testing::Values("mlp", "cnn"));
+INSTANTIATE_TEST_SUITE_P(Networks, Trainer, testing::Values("mlp", "cnn", "resnet"));
 
 TEST(TrainerGroups, OfAllRanksAreSyncAndOfOneAreLocal) {
   const TrainingOptions training = options("mlp");

@@ -96,12 +96,14 @@ TEST(UnitBits, OfLinear) {
 
 TEST(UnitBits, OfConvolution) {
   check([] { return std::make_unique<Convolution<float>>("c", ImageShape{3, 7, 5}, 6); }, {3, 7, 5});
+  check([] { return std::make_unique<Convolution<float>>("c", ImageShape{3, 7, 5}, 6, Window{1, 2}); }, {3, 7, 5});
 }
 
 TEST(UnitBits, OfPoolingAndRelu) {
   check([] { return std::make_unique<Relu<float>>(); }, {3, 7, 5});
   check([] { return std::make_unique<MaxPool<float>>(); }, {3, 7, 5});
   check([] { return std::make_unique<AveragePool<float>>(); }, {3, 7, 5});
+  check([] { return std::make_unique<GlobalAveragePool<float>>(); }, {3, 7, 5});
 }
 
 TEST(UnitBits, OfTheLoss) {

@@ -51,10 +51,11 @@ ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm)
   if (norm_group_.size() < size_) gradients_ = ParameterGradients::local;
 }
 
-BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, DataType type) const {
+BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, Activation activation, DataType type) const {
   BatchNormOptions options;
   options.num_features = num_features;
   options.name = name;
+  options.activation = activation;
   options.parameter_type = type;
   return make_norm(options);
 }

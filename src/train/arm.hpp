@@ -38,7 +38,7 @@ class ArmRanks {
   Index size() const noexcept { return size_; }
 
   /// Makes batch norm layers of this arm. Their parameter gradients are global if all trainers share, else local.
-  BatchNorm make_norm(Index num_features, const std::string& name, DataType type) const;
+  BatchNorm make_norm(Index num_features, const std::string& name, Activation activation, DataType type) const;
   BatchNorm make_norm(BatchNormOptions options) const;
 
   /// Whether all trainers normalize with the same statistics.

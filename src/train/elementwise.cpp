@@ -2,6 +2,7 @@
 #include "elementwise.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace syncbn::train {
 
@@ -96,11 +97,36 @@ const Tensor<T>& AveragePool<T>::backward(const Tensor<T>& dy, const Pass&, Inpu
   return dx_;
 }
 
+template <class T>
+const Tensor<T>& GlobalAveragePool<T>::forward(const Tensor<T>& x, const Pass&) {
+  x_shape_ = x.shape;
+  y_.resize(x.samples, {x.shape.channels, 1, 1});
+  const T* plane = x.values.data();
+  for (T& mean : y_.values) {
+    const double sum = std::accumulate(plane, plane + x.shape.positions(), 0.0);
+    mean = static_cast<T>(sum / static_cast<double>(x.shape.positions()));
+    plane += x.shape.positions();
+  }
+  return y_;
+}
+
+template <class T>
+const Tensor<T>& GlobalAveragePool<T>::backward(const Tensor<T>& dy, const Pass&, InputGradient want) {
+  if (want == InputGradient::unwanted) return dx_;
+  dx_.resize(dy.samples, x_shape_);
+  T* plane = dx_.values.data();
+  for (const T& d : dy.values)
+    plane = std::fill_n(plane, x_shape_.positions(), d / static_cast<T>(x_shape_.positions()));
+  return dx_;
+}
+
 template class Relu<float>;
 template class Relu<double>;
 template class MaxPool<float>;
 template class MaxPool<double>;
 template class AveragePool<float>;
 template class AveragePool<double>;
+template class GlobalAveragePool<float>;
+template class GlobalAveragePool<double>;
 
 }  // namespace syncbn::train

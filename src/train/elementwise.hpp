@@ -48,4 +48,17 @@ class AveragePool : public Module<T> {
   Tensor<T> dx_;
 };
 
+/// Mean of each channel over all positions: (N, C, H, W) -> (N, C).
+template <class T>
+class GlobalAveragePool : public Module<T> {
+ public:
+  const Tensor<T>& forward(const Tensor<T>& x, const Pass& pass) override;
+  const Tensor<T>& backward(const Tensor<T>& dy, const Pass& pass, InputGradient want) override;
+
+ private:
+  ImageShape x_shape_;
+  Tensor<T> y_;
+  Tensor<T> dx_;
+};
+
 }  // namespace syncbn::train

@@ -10,6 +10,7 @@
 #include "linear.hpp"
 #include "norm.hpp"
 #include "random.hpp"
+#include "residual_block.hpp"
 
 namespace syncbn::train {
 
@@ -23,7 +24,7 @@ template <class T>
 void add_linear_block(Sequential<T>& net, const std::string& number, Index inputs, Index outputs,
                       const NormFactory& make_norm) {
   net.add(std::make_unique<Linear<T>>("linear" + number, inputs, outputs, LinearKind::hidden));
-  net.add(std::make_unique<Norm<T>>(make_norm(outputs, "bn" + number)));
+  net.add(std::make_unique<Norm<T>>(make_norm(outputs, "bn" + number, Activation::none)));
   net.add(std::make_unique<Relu<T>>());
 }
 
@@ -34,7 +35,7 @@ ImageShape add_convolution_block(Sequential<T>& net, const std::string& number, 
   auto convolution = std::make_unique<Convolution<T>>("conv" + number, input, outputs);
   const ImageShape shape = convolution->output_shape();
   net.add(std::move(convolution));
-  net.add(std::make_unique<Norm<T>>(make_norm(outputs, "bn" + number)));
+  net.add(std::make_unique<Norm<T>>(make_norm(outputs, "bn" + number, Activation::none)));
   net.add(std::make_unique<Relu<T>>());
   return shape;
 }
@@ -67,16 +68,59 @@ std::unique_ptr<Module<T>> make_cnn(const ImageShape& input, Index classes, cons
   return net;
 }
 
+/// Source: He et al. 2015, arXiv:1512.03385, section 4.2 with n = 1, the smallest of its networks for small images.
+template <class T>
+std::unique_ptr<Module<T>> make_resnet(const ImageShape& input, Index classes, const NormFactory& make_norm) {
+  auto net = std::make_unique<Sequential<T>>();
+  auto stem = std::make_unique<Convolution<T>>("conv1", input, 16);
+  ImageShape shape = stem->output_shape();
+  net->add(std::move(stem));
+  net->add(std::make_unique<Norm<T>>(make_norm(shape.channels, "bn1", Activation::relu)));
+  Index stride = 1;
+  int number = 1;
+  for (const Index outputs : {16, 32, 64}) {
+    auto block =
+        std::make_unique<ResidualBlock<T>>("block" + std::to_string(number++), shape, outputs, stride, make_norm);
+    shape = block->output_shape();
+    net->add(std::move(block));
+    stride = 2;
+  }
+  net->add(std::make_unique<GlobalAveragePool<T>>());
+  net->add(std::make_unique<Linear<T>>("linear", shape.channels, classes, LinearKind::output));
+  return net;
+}
+
+template <class T>
+struct NetworkKind {
+  const char* name;
+  std::unique_ptr<Module<T>> (*make)(const ImageShape& input, Index classes, const NormFactory& make_norm);
+};
+
+template <class T>
+constexpr NetworkKind<T> kNetworks[] = {{"mlp", make_mlp<T>}, {"cnn", make_cnn<T>}, {"resnet", make_resnet<T>}};
+
+template <class T>
+const NetworkKind<T>* find_network(const std::string& name) {
+  for (const NetworkKind<T>& kind : kNetworks<T>) {
+    if (name == kind.name) return &kind;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
-bool is_network(const std::string& name) { return name == "mlp" || name == "cnn"; }
+bool is_network(const std::string& name) { return find_network<float>(name) != nullptr; }
 
-std::string network_names() { return "mlp, cnn"; }
+std::string network_names() {
+  std::string names;
+  for (const NetworkKind<float>& kind : kNetworks<float>) names += (names.empty() ? "" : ", ") + std::string(kind.name);
+  return names;
+}
 
 template <class T>
 Network<T> make_network(const std::string& name, const ImageShape& input, Index classes, const NormFactory& make_norm) {
   Network<T> network;
-  network.root = name == "mlp" ? make_mlp<T>(input, classes, make_norm) : make_cnn<T>(input, classes, make_norm);
+  network.root = find_network<T>(name)->make(input, classes, make_norm);
   network.root->collect(network.trainables);
   return network;
 }

@@ -40,8 +40,8 @@ double median(std::vector<double> values) {
 }
 
 Network<float> make_started_network(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks) {
-  const NormFactory make_norm = [&](Index num_features, const std::string& name) {
-    return ranks.make_norm(num_features, name, DataType::f32);
+  const NormFactory make_norm = [&](Index num_features, const std::string& name, Activation activation) {
+    return ranks.make_norm(num_features, name, activation, DataType::f32);
   };
   Network<float> network = make_network<float>(options.network, data.train.shape, kClassCount, make_norm);
   initialize(network, options.seed);
