@@ -31,8 +31,10 @@ struct TrainingArguments {
 inline void add_training_options(CLI::App& command, TrainingArguments& arguments) {
   train::TrainingOptions& training = arguments.training;
   command
-      .add_option("--data", arguments.data,
-                  "Folder with IDX files under MNIST's names, raw or .gz (default: built-in images)")
+      .add_option(
+          "--data", arguments.data,
+          "Folder with IDX files under MNIST's names, raw or .gz, or with CIFAR-10's binary files (default: built-in "
+          "images)")
       ->type_name("DIR");
   command.add_option("--network", training.network, "One of " + train::network_names())
       ->capture_default_str()
@@ -89,11 +91,12 @@ int with_agreed_failures(const Body& body) {
   }
 }
 
-/// "built-in: 3000 training and 1000 test images of 12 x 12 pixels"
+/// "built-in: 3000 training and 1000 test images of 12 x 12 pixels", with colours ", 3 channels".
 inline std::string describe(const train::DataSet& data) {
+  const train::ImageShape& shape = data.train.shape;
   return data.name + ": " + std::to_string(data.train.count) + " training and " + std::to_string(data.test.count) +
-         " test images of " + std::to_string(data.train.shape.height) + " x " + std::to_string(data.train.shape.width) +
-         " pixels";
+         " test images of " + std::to_string(shape.height) + " x " + std::to_string(shape.width) + " pixels" +
+         (shape.channels > 1 ? ", " + std::to_string(shape.channels) + " channels" : "");
 }
 
 }  // namespace syncbn::cli

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Labelled grey images, as files give them.
+// Labelled images, as files give them.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ inline constexpr Index kClassCount = 10;
 /// Images of one size and their labels.
 struct LabelledImages {
   Index count = 0;
-  ImageShape shape;                  ///< (1, height, width)
-  std::vector<std::uint8_t> pixels;  ///< (count, height, width)
+  ImageShape shape;                  ///< (1, height, width), or (3, height, width): red, green, blue.
+  std::vector<std::uint8_t> pixels;  ///< (count, channels, height, width)
   std::vector<std::uint8_t> labels;  ///< (count), 0 .. kClassCount - 1
 };
 

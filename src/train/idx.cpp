@@ -5,12 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <memory>
 #include <optional>
 
-#include <zlib.h>
-
 #include "errors.hpp"
+#include "input_file.hpp"
 
 namespace syncbn::train {
 
@@ -18,56 +16,8 @@ namespace {
 
 constexpr std::uint32_t kImageMagic = 0x00000803;  // unsigned bytes, 3 axes
 constexpr std::uint32_t kLabelMagic = 0x00000801;  // unsigned bytes, 1 axis
-constexpr std::uint64_t kMaxFileBytes = std::uint64_t{4} << 30;
 constexpr std::uint32_t kMaxSide = 4096;
 constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
-
-/// A file that may be gzip-compressed; zlib tells by the first two bytes and hands other files through.
-class InputFile {
- public:
-  explicit InputFile(const std::filesystem::path& path) : name_(path.string()) {
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) fail("is not a regular file");
-    file_.reset(gzopen(name_.c_str(), "rb"));
-    if (!file_) fail("cannot be opened");
-  }
-
-  /// Up to `bytes` bytes; fewer only at the end of the file.
-  std::size_t read(std::uint8_t* out, std::size_t bytes) {
-    std::size_t done = 0;
-    while (done < bytes) {
-      const auto part = static_cast<unsigned>(std::min(bytes - done, kChunkBytes));
-      const int got = gzread(file_.get(), out + done, part);
-      if (got < 0) fail_reading();
-      if (got == 0) break;
-      done += static_cast<std::size_t>(got);
-    }
-    if (done < bytes) {
-      int code = Z_OK;
-      gzerror(file_.get(), &code);
-      if (code != Z_OK && code != Z_STREAM_END) fail_reading();
-    }
-    return done;
-  }
-
-  [[noreturn]] void fail(const std::string& what) const { throw DataError(name_ + " " + what); }
-
- private:
-  struct Close {
-    void operator()(gzFile file) const noexcept { gzclose(file); }
-  };
-
-  [[noreturn]] void fail_reading() const {
-    int code = Z_OK;
-    gzerror(file_.get(), &code);
-    if (code == Z_BUF_ERROR) fail("is cut off: the gzip stream ends too early");
-    if (code == Z_DATA_ERROR) fail("is damaged: the gzip data do not match their check sum");
-    fail("cannot be read");
-  }
-
-  std::string name_;
-  std::unique_ptr<std::remove_pointer_t<gzFile>, Close> file_;
-};
 
 std::uint32_t big_endian(const std::uint8_t* bytes) {
   return (std::uint32_t{bytes[0]} << 24) | (std::uint32_t{bytes[1]} << 16) | (std::uint32_t{bytes[2]} << 8) | bytes[3];
@@ -81,9 +31,7 @@ std::string hex(std::uint32_t value) {
 
 void check_magic(const InputFile& file, const std::uint8_t* header, std::size_t got, std::uint32_t wanted,
                  const char* kind) {
-  if (got >= 1 && header[0] == '<') {
-    file.fail(std::string("is a web page (it begins with '<'), not IDX ") + kind + "; download it again");
-  }
+  if (got >= 1) file.refuse_web_page(header[0], std::string("IDX ") + kind);
   if (got < 4) file.fail(std::string("is too short to be IDX ") + kind + ": " + std::to_string(got) + " bytes");
   const std::uint32_t magic = big_endian(header);
   if (magic != wanted) {
@@ -108,11 +56,12 @@ std::array<std::uint32_t, Axes> read_header(InputFile& file, std::uint32_t magic
 
 /// Exactly `bytes` bytes and then the end of the file.
 std::vector<std::uint8_t> read_payload(InputFile& file, std::uint64_t bytes) {
-  if (bytes > kMaxFileBytes) {
+  if (bytes > kMaxContentBytes) {
     file.fail("claims " + std::to_string(bytes) + " bytes of data in its header, more than the limit of " +
-              std::to_string(kMaxFileBytes));
+              std::to_string(kMaxContentBytes));
   }
   std::vector<std::uint8_t> data;
+  if (!file.is_gzip()) data.reserve(static_cast<std::size_t>(std::min(bytes, file.bytes_on_disk())));
   while (data.size() < bytes) {
     const std::size_t done = data.size();
     const std::size_t part = std::min<std::uint64_t>(bytes - done, kChunkBytes);
@@ -157,7 +106,9 @@ void read_labels(const std::filesystem::path& path, LabelledImages& out) {
   }
 }
 
-/// `part` is "train" or "t10k", `kind` is "images" or "labels".
+constexpr const char* kParts[] = {"train", "t10k"};
+constexpr const char* kKinds[] = {"images", "labels"};
+
 std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder, const std::string& part,
                                                const std::string& kind) {
   const std::string code = kind == "images" ? "idx3-ubyte" : "idx1-ubyte";
@@ -180,17 +131,21 @@ LabelledImages load_idx_pair(const std::filesystem::path& images, const std::fil
   return result;
 }
 
-DataSet load_idx_folder(const std::filesystem::path& folder) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) {
-    throw DataError("the data folder " + folder.string() +
-                    (std::filesystem::exists(folder, error) ? " is not a folder" : " does not exist"));
+bool has_idx_files(const std::filesystem::path& folder) {
+  for (const char* part : kParts) {
+    for (const char* kind : kKinds) {
+      if (find_file(folder, part, kind)) return true;
+    }
   }
+  return false;
+}
+
+DataSet load_idx_folder(const std::filesystem::path& folder) {
   std::array<std::filesystem::path, 4> files;
   std::string missing;
   std::size_t at = 0;
-  for (const char* part : {"train", "t10k"}) {
-    for (const char* kind : {"images", "labels"}) {
+  for (const char* part : kParts) {
+    for (const char* kind : kKinds) {
       if (auto path = find_file(folder, part, kind)) {
         files[at] = *path;
       } else {

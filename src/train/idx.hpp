@@ -8,6 +8,9 @@
 
 namespace syncbn::train {
 
+/// The folder has at least one of the files that load_idx_folder() looks for. Local.
+bool has_idx_files(const std::filesystem::path& folder);
+
 /// Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte from `folder`, raw or .gz (also with a dot before "idx").
 ///
 /// Counts and sizes come from the files' headers. Memory grows with what a file really holds, not with what its header

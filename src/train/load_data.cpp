@@ -2,8 +2,8 @@
 #include "load_data.hpp"
 
 #include "collectives.hpp"
+#include "data_folder.hpp"
 #include "generator.hpp"
-#include "idx.hpp"
 
 namespace syncbn::train {
 
@@ -21,7 +21,7 @@ void broadcast_images(MPI_Comm comm, LabelledImages& images) {
 DataSet load_data(const std::string& folder, MPI_Comm comm) {
   if (folder.empty()) return generate_strokes({});
   DataSet data;
-  on_first_rank(comm, [&] { data = load_idx_folder(folder); });
+  on_first_rank(comm, [&] { data = load_data_folder(folder); });
   data.name = folder;
   broadcast_images(comm, data.train);
   broadcast_images(comm, data.test);
