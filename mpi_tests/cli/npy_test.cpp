@@ -81,6 +81,17 @@ TEST(NpyHeader, OrderOfAVectorDoesNotMatter) {
   EXPECT_EQ(read_npy_header(folder.save("x.npy", file_with(1, header, bytes_of({1, 2, 3})))).element_count(), 3);
 }
 
+TEST(NpyHeader, ShowsNothingOfAFileThatATerminalActsOn) {
+  const TemporaryFolder folder;
+  const std::string header = "{'descr': '<f4\nline\x1b[31m\xff', 'fortran_order': False, 'shape': (1,), }";
+  try {
+    read_npy_header(folder.save("x.npy", file_with(1, header, bytes_of({1}))));
+    FAIL() << "accepted";
+  } catch (const LocalFailure& failure) {
+    EXPECT_NE(std::string(failure.what()).find("dtype '<f4?line?[31m?'"), std::string::npos) << failure.what();
+  }
+}
+
 TEST(NpyElements, AnyRangeIsReadFromItsPlace) {
   const TemporaryFolder folder;
   std::vector<float> values(60);

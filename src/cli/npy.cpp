@@ -23,10 +23,13 @@ constexpr Index kMaxHeaderBytes = Index{1} << 20;
   throw LocalFailure(kBadData, "'" + path + "' " + why);
 }
 
-/// A file may bring a text of any length into a message.
-std::string shortened(const std::string& text) {
+/// A file may bring a text of any length into a message, with line breaks and whatever a terminal acts on.
+std::string harmless(const std::string& text) {
   constexpr std::size_t kMost = 40;
-  return text.size() <= kMost ? text : text.substr(0, kMost) + "...";
+  std::string shown = text.substr(0, kMost);
+  std::replace_if(
+      shown.begin(), shown.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text.size() <= kMost ? shown : shown + "...";
 }
 
 /// A tuple as Python writes it.
@@ -173,7 +176,7 @@ DataType type_of_descr(const std::string& path, const std::string& descr) {
     little.front() = '<';
     refuse(path, "holds big-endian numbers ('" + descr + "'), wanted '" + little + "': x.astype('" + little + "')");
   }
-  refuse(path, "holds numbers of dtype '" + shortened(descr) + "', wanted '<f2', '<f4' or '<f8': x.astype('<f4')");
+  refuse(path, "holds numbers of dtype '" + harmless(descr) + "', wanted '<f2', '<f4' or '<f8': x.astype('<f4')");
 }
 
 /// Bytes of the data; nullopt if that does not fit 64 bits. A shape with a 0 in it must also be sane without the 0, so
