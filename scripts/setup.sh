@@ -14,6 +14,8 @@ SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy
 SYNCBN_OTHER_BUILD_PACKAGES=(mpich libmpich-dev clang-14 libomp-14-dev)
 # For the builds with sanitizers and the tests under valgrind: ThreadSanitizer's run-time library, OpenMP's events for it.
 SYNCBN_CHECKER_PACKAGES=(clang-14 libclang-rt-14-dev libomp-14-dev valgrind)
+# For the fuzz targets: libFuzzer is among clang's run-time libraries.
+SYNCBN_FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev)
 
 # One line a step, on stderr: stdout belongs to the program.
 step() { printf '==> %s\n' "$*" >&2; }
