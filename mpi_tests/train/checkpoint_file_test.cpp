@@ -80,7 +80,7 @@ class CheckpointFile : public ::testing::Test {
  protected:
   void SetUp() override {
     checkpoint_.step_losses = {2.5, 2.25, 2, 1.75, 1.5, 1.25, 1};
-    checkpoint_.epochs = {{1, 2.0, 0.5, 0.25}};
+    checkpoint_.epochs = {{1, 2.0, 0.5, 0.25, 0.125, {}}};
     checkpoint_.seconds = 1.5;
     checkpoint_.parameters.assign(static_cast<std::size_t>(key_.weights), 0.5f);
     checkpoint_.velocity.assign(static_cast<std::size_t>(key_.weights), -0.25f);
@@ -147,6 +147,7 @@ TEST_F(CheckpointFile, GivesBackWhatWasSaved) {
   EXPECT_EQ(loaded.epochs[0].train_loss, 2.0);
   EXPECT_EQ(loaded.epochs[0].test_accuracy, 0.5);
   EXPECT_EQ(loaded.epochs[0].seconds, 0.25);
+  EXPECT_EQ(loaded.epochs[0].step_seconds, 0.125);
   EXPECT_EQ(loaded.seconds, 1.5);
   EXPECT_EQ(loaded.parameters, checkpoint_.parameters);
   EXPECT_EQ(loaded.velocity, checkpoint_.velocity);

@@ -31,9 +31,9 @@ TrainingResult run(const std::string& arm, EvaluationOptions evaluation, const s
 }
 
 Network<float> make_network_of(const ArmRanks& arm_ranks) {
-  Network<float> network =
-      make_network<float>("mlp", data().train.shape, kClassCount, [&](Index num_features, const std::string& name) {
-        return arm_ranks.make_norm(num_features, name, DataType::f32);
+  Network<float> network = make_network<float>(
+      "mlp", data().train.shape, kClassCount, [&](Index num_features, const std::string& name, Activation activation) {
+        return arm_ranks.make_norm(num_features, name, activation, DataType::f32);
       });
   initialize(network, 5);
   return network;

@@ -55,7 +55,7 @@ std::uint64_t payload_bytes(const TrainingKey& key, const Counts& counts) {
   const auto weights = static_cast<std::uint64_t>(key.weights);
   const auto channels = static_cast<std::uint64_t>(key.channels);
   const auto norms = static_cast<std::uint64_t>(key.norms);
-  return 3 * 8 + 8 + 24 * counts.epochs + 8 * counts.steps + 8 * weights + counts.copies * (8 * channels + 8 * norms);
+  return 3 * 8 + 8 + 32 * counts.epochs + 8 * counts.steps + 8 * weights + counts.copies * (8 * channels + 8 * norms);
 }
 
 Bytes file_of(const TrainingKey& key, const Checkpoint& checkpoint) {
@@ -81,6 +81,7 @@ Bytes file_of(const TrainingKey& key, const Checkpoint& checkpoint) {
     writer.put(epoch.train_loss);
     writer.put(epoch.test_accuracy);
     writer.put(epoch.seconds);
+    writer.put(epoch.step_seconds);
   }
   writer.put_all(checkpoint.step_losses);
   writer.put_all(checkpoint.parameters);
@@ -267,6 +268,7 @@ Checkpoint parse(const CheckpointFile& file, const Bytes& payload, const Trainin
     epoch.train_loss = reader.get<double>();
     epoch.test_accuracy = reader.get<double>();
     epoch.seconds = reader.get<double>();
+    epoch.step_seconds = reader.get<double>();
     checkpoint.epochs.push_back(epoch);
   }
   checkpoint.step_losses = reader.get_all<double>(counts.steps);

@@ -48,7 +48,7 @@ std::uint64_t fingerprint(const DataSet& data) {
 /// The sizes of a network, from one that no other rank knows of.
 void set_sizes(TrainingKey& key, const std::string& network, const ImageShape& image) {
   const Network<float> sample =
-      make_network<float>(network, image, kClassCount, [](Index num_features, const std::string& name) {
+      make_network<float>(network, image, kClassCount, [](Index num_features, const std::string& name, Activation) {
         return BatchNorm({.num_features = num_features, .name = name});
       });
   for (const Parameter<float>* parameter : sample.trainables.parameters) key.weights += parameter->size;

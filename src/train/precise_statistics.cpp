@@ -10,10 +10,11 @@ namespace syncbn::train {
 namespace {
 
 /// Running statistics with momentum 1 are those of the last batch.
-BatchNorm make_norm(const ArmRanks& ranks, Index num_features, const std::string& name) {
+BatchNorm make_norm(const ArmRanks& ranks, Index num_features, const std::string& name, Activation activation) {
   BatchNormOptions options;
   options.num_features = num_features;
   options.name = name;
+  options.activation = activation;
   options.momentum = 1;
   options.unbiased_running_var = false;
   return ranks.make_norm(options);
@@ -30,9 +31,10 @@ void copy_parameters(const Network<float>& from, Network<float>& to) {
 
 PreciseStatistics::PreciseStatistics(const std::string& network, const LabelledImages& images, const ArmRanks& ranks)
     : images_(images), ranks_(ranks) {
-  network_ = make_network<float>(network, images.shape, kClassCount, [&](Index num_features, const std::string& name) {
-    return make_norm(ranks, num_features, name);
-  });
+  network_ = make_network<float>(network, images.shape, kClassCount,
+                                 [&](Index num_features, const std::string& name, Activation activation) {
+                                   return make_norm(ranks, num_features, name, activation);
+                                 });
 }
 
 void PreciseStatistics::Moments::add(double batch_weight, const BatchNorm& layer) {

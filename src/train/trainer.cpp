@@ -179,7 +179,7 @@ class TrainingRun {
   Index steps_per_epoch_;
   Index steps_;
   TrainingKey key_;
-  std::vector<Index> order_;  // of the current epoch's samples
+  std::vector<Index> order_;          // of the current epoch's samples
   std::vector<double> step_seconds_;  // of the current epoch, as far as this process did it
   TrainingResult result_;
 };
