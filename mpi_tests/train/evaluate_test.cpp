@@ -82,7 +82,7 @@ TEST(PreciseStatistics, OfDeeperLayersAreThoseOfTheArm) {
 }
 
 TEST(Evaluation, LeavesTrainingAsItIs) {
-  for (const char* network : {"mlp", "cnn"}) {
+  for (const char* network : {"mlp", "resnet"}) {
     for (const char* arm : {"single", "sync", "local", "group:2"}) {
       const TrainingResult plain = run(arm, {}, network);
       const TrainingResult evaluated = run(arm, {.compares_ranks = true, .is_precise = true}, network);
