@@ -80,7 +80,7 @@ class CheckpointFile : public ::testing::Test {
  protected:
   void SetUp() override {
     checkpoint_.step_losses = {2.5, 2.25, 2, 1.75, 1.5, 1.25, 1};
-    checkpoint_.epochs = {{1, 2.0, 0.5, 0.25, 0.125, {}}};
+    checkpoint_.epochs = {{1, 2.0, 0.5, 0.25, 0.125, {0.1, 0.2, 0.3, 0.4}}};
     checkpoint_.seconds = 1.5;
     checkpoint_.parameters.assign(static_cast<std::size_t>(key_.weights), 0.5f);
     checkpoint_.velocity.assign(static_cast<std::size_t>(key_.weights), -0.25f);
@@ -148,6 +148,10 @@ TEST_F(CheckpointFile, GivesBackWhatWasSaved) {
   EXPECT_EQ(loaded.epochs[0].test_accuracy, 0.5);
   EXPECT_EQ(loaded.epochs[0].seconds, 0.25);
   EXPECT_EQ(loaded.epochs[0].step_seconds, 0.125);
+  EXPECT_EQ(loaded.epochs[0].others.mean_statistics, 0.1);
+  EXPECT_EQ(loaded.epochs[0].others.worst_rank, 0.2);
+  EXPECT_EQ(loaded.epochs[0].others.best_rank, 0.3);
+  EXPECT_EQ(loaded.epochs[0].others.precise, 0.4);
   EXPECT_EQ(loaded.seconds, 1.5);
   EXPECT_EQ(loaded.parameters, checkpoint_.parameters);
   EXPECT_EQ(loaded.velocity, checkpoint_.velocity);
@@ -293,7 +297,9 @@ TEST_F(CheckpointFile, MetricsAreCutBackToIt) {
                      "\n"
                      R"({"kind":"step","epoch":2,"step":7,"loss":null})"
                      "\n";
-  folder_.save("metrics.jsonl", kept + R"({"kind":"step","epoch":2,"step":8,"loss":1})"
+  folder_.save("metrics.jsonl", kept + R"({"kind":"end","diverged":false})"
+                                       "\n"
+                                       R"({"kind":"step","epoch":2,"step":8,"loss":1})"
                                        "\n"
                                        R"({"kind":"epoch","epoch":2,"train_loss":2.0})"
                                        "\n"

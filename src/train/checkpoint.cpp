@@ -4,8 +4,8 @@
 //   "SYNCBNCP", version u32, bytes of the key u32, bytes of the payload u64
 //   the key, a line "name value" for each entry
 //   FNV-1a of all before, u64
-//   the payload: steps u64, epochs u64, copies u64, seconds f64; of each epoch train_loss, test_accuracy, seconds f64; of each
-//     step its loss f64; parameters f32, velocity f32; running_stats f32, batches_tracked i64
+//   the payload: steps u64, epochs u64, copies u64, seconds f64; of each epoch train_loss, test_accuracy, seconds, step_seconds
+//     and OtherAccuracies f64; of each step its loss f64; parameters f32, velocity f32; running_stats f32, batches_tracked i64
 //   FNV-1a of all before, u64
 #include "checkpoint.hpp"
 
@@ -55,7 +55,7 @@ std::uint64_t payload_bytes(const TrainingKey& key, const Counts& counts) {
   const auto weights = static_cast<std::uint64_t>(key.weights);
   const auto channels = static_cast<std::uint64_t>(key.channels);
   const auto norms = static_cast<std::uint64_t>(key.norms);
-  return 3 * 8 + 8 + 32 * counts.epochs + 8 * counts.steps + 8 * weights + counts.copies * (8 * channels + 8 * norms);
+  return 3 * 8 + 8 + 64 * counts.epochs + 8 * counts.steps + 8 * weights + counts.copies * (8 * channels + 8 * norms);
 }
 
 Bytes file_of(const TrainingKey& key, const Checkpoint& checkpoint) {
@@ -82,6 +82,10 @@ Bytes file_of(const TrainingKey& key, const Checkpoint& checkpoint) {
     writer.put(epoch.test_accuracy);
     writer.put(epoch.seconds);
     writer.put(epoch.step_seconds);
+    for (const double accuracy :
+         {epoch.others.mean_statistics, epoch.others.worst_rank, epoch.others.best_rank, epoch.others.precise}) {
+      writer.put(accuracy);
+    }
   }
   writer.put_all(checkpoint.step_losses);
   writer.put_all(checkpoint.parameters);
@@ -269,6 +273,10 @@ Checkpoint parse(const CheckpointFile& file, const Bytes& payload, const Trainin
     epoch.test_accuracy = reader.get<double>();
     epoch.seconds = reader.get<double>();
     epoch.step_seconds = reader.get<double>();
+    for (double* accuracy :
+         {&epoch.others.mean_statistics, &epoch.others.worst_rank, &epoch.others.best_rank, &epoch.others.precise}) {
+      *accuracy = reader.get<double>();
+    }
     checkpoint.epochs.push_back(epoch);
   }
   checkpoint.step_losses = reader.get_all<double>(counts.steps);

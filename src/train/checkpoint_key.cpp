@@ -79,6 +79,8 @@ TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Ar
                  {"batch", std::to_string(options.batch)},
                  {"epochs", std::to_string(options.epochs)},
                  {"seed", std::to_string(options.seed)},
+                 {"evaluation of ranks", options.evaluation.compares_ranks ? "yes" : "no"},
+                 {"precise evaluation", options.evaluation.is_precise ? "yes" : "no"},
                  {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded"},
                  {"lr", text_of(sgd.learning_rate)},
                  {"schedule", name_of(sgd.schedule)},

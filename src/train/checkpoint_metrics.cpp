@@ -19,7 +19,7 @@ double number_of(const nlohmann::json& line, const char* name) {
 
 bool is_kept(const std::string& text, const Checkpoint& checkpoint) {
   const nlohmann::json line = nlohmann::json::parse(text, nullptr, false);
-  if (!line.is_object()) return false;
+  if (!line.is_object() || line.value("kind", nlohmann::json()) == "end") return false;
   if (line.contains("step")) return number_of(line, "step") <= static_cast<double>(checkpoint.step_losses.size());
   return number_of(line, "epoch") <= static_cast<double>(checkpoint.epochs.size());
 }
