@@ -39,8 +39,11 @@ def wait_for_line(process: subprocess.Popen, metrics: pathlib.Path, lines: int) 
     """Until metrics.jsonl has so many lines, or the process has ended."""
     end = time.monotonic() + LIMIT_SECONDS
     while process.poll() is None and time.monotonic() < end:
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= lines:
-            return
+        try:
+            if len(metrics.read_text().splitlines()) >= lines:
+                return
+        except FileNotFoundError:
+            pass  # not yet, or replaced just now
         time.sleep(0.01)
 
 
