@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT
 #include "stop_signals.hpp"
 
+#include <atomic>
 #include <initializer_list>
 
 namespace syncbn::train {
 
 namespace {
 
-volatile std::sig_atomic_t came = 0;  // a handler has no other place to write to
+std::atomic<int> came = 0;  // a handler has no other place to write to
+static_assert(std::atomic<int>::is_always_lock_free);
 
-extern "C" void take_note(int) {
-  came = 1;
-  for (const int number : {SIGTERM, SIGINT}) {
+extern "C" void take_note(int number) {
+  for (const int caught : {SIGTERM, SIGINT}) {
     struct sigaction action {};
-    ::sigaction(number, nullptr, &action);
+    ::sigaction(caught, nullptr, &action);
     if (action.sa_handler != take_note) continue;
     action.sa_handler = SIG_DFL;
-    ::sigaction(number, &action, nullptr);
+    ::sigaction(caught, &action, nullptr);
   }
+  if (came.exchange(1) != 0) ::raise(number);  // two at once, in two threads: the second one counts
 }
 
 void install(int number, struct sigaction& before) {
