@@ -9,12 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from tool import RANKS, run, value_after  # noqa: E402
+from tool import RANKS, ToolTest, run, value_after  # noqa: E402
 
 TRAIN = ("train", "--network", "cnn", "--epochs", "3", "--batch", "50", "--quiet")  # 180 steps
 LIMIT_SECONDS = 60
@@ -47,10 +46,9 @@ def wait_for_line(process: subprocess.Popen, metrics: pathlib.Path, lines: int) 
         time.sleep(0.01)
 
 
-class CheckpointTest(unittest.TestCase):
+class CheckpointTest(ToolTest):
     def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_checkpoint_test."))
-        self.addCleanup(shutil.rmtree, self.folder)
+        super().setUp()
         self.out = self.folder / "run"
 
     def finish(self, process: subprocess.Popen) -> tuple[str, str]:
@@ -159,22 +157,13 @@ class CheckpointTest(unittest.TestCase):
         return is_tool and int(value_after(status, "SigCgt:"), 16) >> (signal.SIGTERM - 1) & 1 == 1
 
 
-class RefusalTest(unittest.TestCase):
+class RefusalTest(ToolTest):
     def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_checkpoint_test."))
-        self.addCleanup(shutil.rmtree, self.folder)
+        super().setUp()
         self.out = self.folder / "run"
         bare = ("train", "--network", "mlp", "--batch", "300", "--quiet", "--out", str(self.out))
         self.options = (*bare, "--epochs", "1")
         self.untrained = (*bare, "--epochs", "0")
-
-    def assert_refused(self, code: int, sentence: str, *arguments: str) -> None:
-        result = run(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        spoken = [line for line in result.stderr.splitlines() if line.startswith("syncbn ")]
-        self.assertEqual(len(spoken), 1, result.stderr)
-        self.assertIn(sentence, spoken[0])
-        self.assertEqual(result.stdout, "")
 
     def test_of_arguments(self):
         self.assert_refused(2, "--checkpoint-every is 0", *self.options, "--checkpoint-every", "0")

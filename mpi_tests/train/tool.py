@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Runs the syncbn program for the tests of this folder."""
 import os
+import pathlib
+import shutil
 import subprocess
+import tempfile
+import unittest
 
 RANKS = int(os.environ.get("SYNCBN_RANKS", "1"))
 
@@ -19,3 +23,20 @@ def value_after(text: str, label: str) -> str:
     if len(lines) != 1:
         raise AssertionError(f"{len(lines)} lines begin with {label!r} in:\n{text}")
     return lines[0][len(label):].strip()
+
+
+class ToolTest(unittest.TestCase):
+    """Has a folder of its own, and knows how a refusal looks."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_train_test."))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def assert_refused(self, code: int, sentence: str, *arguments: str) -> None:
+        """Exit code `code`, the sentence once on stderr, nothing on stdout."""
+        result = run(*arguments)
+        self.assertEqual(result.returncode, code, result.stderr)
+        spoken = [line for line in result.stderr.splitlines() if line.startswith("syncbn ")]
+        self.assertEqual(len(spoken), 1, result.stderr)
+        self.assertIn(sentence, spoken[0])
+        self.assertEqual(result.stdout, "")

@@ -8,33 +8,16 @@ import os
 import pathlib
 import pty
 import re
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from tool import RANKS, run, value_after  # noqa: E402
+from tool import RANKS, ToolTest, run, value_after  # noqa: E402
 
 SHORT = ("--epochs", "1", "--batch", "300", "--network", "mlp")
-
-
-class ToolTest(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="syncbn_tool_test."))
-        self.addCleanup(shutil.rmtree, self.folder)
-
-    def assert_refused(self, code: int, sentence: str, *arguments: str) -> None:
-        """Exit code `code`, the sentence once on stderr, nothing on stdout."""
-        result = run(*arguments)
-        self.assertEqual(result.returncode, code, result.stderr)
-        spoken = [line for line in result.stderr.splitlines() if line.startswith("syncbn ")]
-        self.assertEqual(len(spoken), 1, result.stderr)
-        self.assertIn(sentence, spoken[0])
-        self.assertEqual(result.stdout, "")
 
 
 class TrainTest(ToolTest):
