@@ -92,6 +92,14 @@ std::vector<T> spread_values(std::size_t count, Random& random) {
   return values;
 }
 
+/// values and others in turn: two channels of a channels-last sample.
+template <class T>
+std::vector<T> in_turn(const std::vector<T>& values, T other) {
+  std::vector<T> both;
+  for (const T value : values) both.insert(both.end(), {value, other});
+  return both;
+}
+
 constexpr int kTrials = 400;
 
 /// Counts how often an alternative would have been noticed.
@@ -121,10 +129,15 @@ TYPED_TEST(Golden, PlaneSums) {
       teeth.neighbours += square_sum != lane_sum(d, d, Tree::neighbours, true);
       teeth.in_order += square_sum != lane_sum(d, d, Tree::in_order, true);
 
-      table.plane_sums(x.data(), {1, static_cast<Index>(positions), /*channels_last=*/true}, out);
+      table.plane_sums(in_turn(x, TypeParam(7)).data(), {1, static_cast<Index>(positions), /*channels_last=*/true, 2},
+                       out);
       ASSERT_EQ(sum, sum_in_order(d, ones, true)) << "trial " << trial;
       ASSERT_EQ(square_sum, sum_in_order(d, d, true)) << "trial " << trial;
       teeth.unfused += square_sum != sum_in_order(d, d, false);
+
+      // One channel alone is one plane in either layout.
+      table.plane_sums(x.data(), {1, static_cast<Index>(positions), /*channels_last=*/true}, out);
+      ASSERT_EQ(square_sum, lane_sum(d, d, Tree::halves, true)) << "trial " << trial;
     }
     EXPECT_GT(teeth.unfused, kTrials / 10);
     EXPECT_GT(teeth.neighbours, kTrials / 10);
@@ -152,8 +165,8 @@ TYPED_TEST(Golden, GradientSums) {
       ASSERT_EQ(product_sum, lane_sum(g, xmu, Tree::halves, true)) << "trial " << trial;
       teeth.unfused += product_sum != lane_sum(g, xmu, Tree::halves, false);
       teeth.neighbours += product_sum != lane_sum(g, xmu, Tree::neighbours, true);
-      table.gradient_sums(x.data(), dy.data(), {1, static_cast<Index>(positions), true}, Mean{&mean_hi, &mean_lo}, &sum,
-                          &product_sum);
+      table.gradient_sums(in_turn(x, TypeParam(7)).data(), in_turn(dy, TypeParam(7)).data(),
+                          {1, static_cast<Index>(positions), true, 2}, Mean{&mean_hi, &mean_lo}, &sum, &product_sum);
       ASSERT_EQ(product_sum, sum_in_order(g, xmu, true)) << "trial " << trial;
     }
     EXPECT_GT(teeth.unfused, kTrials / 10);

@@ -68,6 +68,7 @@ void compare_all(const Twin<T>&, const KernelTable& plain, const KernelTable& ta
     for (const Index samples : {1, 3}) {
       for_each_shape(samples, [&](BlockShape shape) {
         const Coefficients coefficients(shape.sample.channels, kind, random);
+        shape.streams = random() % 2 == 0;  // never a matter of values
         ASSERT_NO_FATAL_FAILURE(compare<T>(plain, table, shape, kind, random,
                                            [&](const KernelTable& kernel, const T* x, const T* dy, T* out) {
                                              run(kernel, x, dy, out, shape, coefficients);
@@ -76,6 +77,33 @@ void compare_all(const Twin<T>&, const KernelTable& plain, const KernelTable& ta
       if (::testing::Test::HasFatalFailure()) return;
     }
   }
+}
+
+/// Channel counts about the borders between the ways to walk rows; enough rows for each way and its rest.
+constexpr Index kWideRows[] = {127, 128, 129, 257, 512, 513, 520, 767, 768, 769, 1029};
+
+TYPED_TEST(TwinElements, WideRows) {
+  Random random(7);
+  this->for_each_isa([&](const KernelTable& table) {
+    for (const Index channels : kWideRows) {
+      for (const Index positions : {1, 2, 3, 11}) {
+        for (const bool streams : {false, true}) {
+          const BlockShape shape{positions == 1 ? 11 : 1, {channels, positions, true}, streams};
+          SCOPED_TRACE(text_of(shape));
+          const Coefficients k(channels, Kind::ordinary, random);
+          compare<TypeParam>(this->plain(), table, shape, Kind::ordinary, random,
+                             [&](const KernelTable& kernel, const TypeParam* x, const TypeParam*, TypeParam* out) {
+                               kernel.normalize(x, out, shape, k.forward(), {});
+                             });
+          compare<TypeParam>(this->plain(), table, shape, Kind::ordinary, random,
+                             [&](const KernelTable& kernel, const TypeParam* x, const TypeParam* dy, TypeParam* out) {
+                               kernel.input_gradient(x, dy, out, shape, k.backward());
+                             });
+          if (::testing::Test::HasFatalFailure()) return;
+        }
+      }
+    }
+  });
 }
 
 TYPED_TEST(TwinElements, Normalize) {
@@ -125,9 +153,9 @@ TYPED_TEST(TwinElements, PartOfTheChannels) {
       BlockShape part = shape;
       part.sample.pitch = pitch;
       part.streams = random() % 2 == 0;
-      const Index from = shape.sample.is_row_major() ? 2 : 2 * positions;
+      const Index from = part.sample.is_row_major() ? 2 : 2 * positions;
       table.normalize(x.data() + from, y.data() + from, part, k.forward(), {});
-      const Index run = shape.sample.is_row_major() ? 1 : positions;  // elements of a channel that lie together
+      const Index run = part.sample.is_row_major() ? 1 : positions;  // elements of a channel that lie together
       for (Index i = 0; i < x.count(); ++i) {
         const Index c = i / run % pitch - 2;
         if (c < 0 || c >= channels) {

@@ -23,12 +23,14 @@ struct SampleShape {
   Index channels;
   Index positions;
   bool channels_last;
-  Index pitch = 0;  ///< Channels of the whole tensor where these are a part of them; 0: they are all.
+  Index pitch = 0;           ///< Channels of the whole tensor where these are a part of them; 0: they are all.
+  bool from_memory = false;  ///< The tensor is larger than the caches. Decides on the order of reads, never on values.
 
   Index pitch_or_channels() const { return pitch == 0 ? channels : pitch; }
 
-  /// Are the values of one channel C apart? Also true for 2-D tensors, where a sample is one row of C values.
-  bool is_row_major() const { return channels_last || positions == 1; }
+  /// Are the values of one channel apart from each other? Also true for 2-D tensors, where a sample is one row of C
+  /// values; but not for one channel alone, whose plane is contiguous in either layout.
+  bool is_row_major() const { return positions == 1 || (channels_last && pitch_or_channels() > 1); }
 };
 
 /// A block of samples, dense.

@@ -27,6 +27,9 @@ struct BackwardRows {
   const Number *mean_hi, *mean_lo, *scale, *slope, *offset, *invstd;
 };
 
+/// For passes that take none.
+struct NoRows {};
+
 /// From channel c on.
 inline ForwardRows<double> rows_of(const ForwardCoefficients& k, Index c) {
   return {k.mean.hi + c, k.mean.lo + c, k.scale + c, k.shift + c};

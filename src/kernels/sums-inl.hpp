@@ -148,20 +148,20 @@ HWY_INLINE void for_channel_vectors(Index channels, const Body& body) {
 /// the sums stay in registers meanwhile.
 inline constexpr Index kSumVectors = 2;
 
-/// Few, so that memory is walked nearly in the order of its addresses; but more where a group would read sums that it
-/// has only just stored (few channels), or that do not stay in L1 beside the data (many), or where the data are in the
-/// cache anyway (small samples: with one input 16 rows are 0.95 of the time of 4, with two 1.01 to 1.1).
+/// Many, so that sums are loaded and stored rarely: one input 8 (0.12 to 0.14 ns an element; 4: 0.14 to 0.2, 2: 0.17 to
+/// 0.29), two inputs 4. But few where data from beyond the core's own cache would be walked in another order than that of
+/// their addresses: rows of 128 to 1024 channels of one input from memory, 128 to 512 of two from anywhere but L2.
 HWY_INLINE Index rows_per_group(SampleShape shape, Index inputs) {
   constexpr Index kSmallSample = Index{1} << 18;
-  if (shape.channels < kSumVectors * kWidth) return 64;  // one stream, however many rows
-  if (shape.channels > 1024 && inputs == 1) return 8;
-  const bool is_small = shape.channels * shape.positions < kSmallSample;
-  if (is_small && inputs == 1) return 16;
-  return is_small || shape.channels < 128 || shape.channels > 512 ? 4 : 2;
+  const Index channels = shape.channels;
+  if (channels < kSumVectors * kWidth) return 64;  // one stream, however many rows
+  if (inputs == 1) return shape.from_memory && channels >= 128 && channels <= 1024 ? 2 : 8;
+  const bool is_small = channels * shape.positions < kSmallSample;
+  return is_small || channels < 128 || channels > 512 ? 4 : 2;
 }
 
 /// Rows are a struct with: State, two sums of one vector of channels with what else they need; start(c, is_first,
-/// access); add(state, element, access); finish(state, c, access); prefetch(element) of kInputs inputs.
+/// access); add(state, element, access); finish(state, c, access); prefetch(element, bytes ahead) of kInputs inputs.
 template <Index kVectors, class Rows, class Access>
 HWY_INLINE void sum_row_tile(const Rows& rows, Index begin, Index end, Index pitch, Index c, Access access) {
   typename Rows::State state[kVectors];
@@ -175,13 +175,14 @@ HWY_INLINE void sum_row_tile(const Rows& rows, Index begin, Index end, Index pit
 template <class Rows>
 HWY_INLINE void sum_rows(SampleShape shape, const Rows& rows) {
   constexpr Index kTile = kSumVectors * kWidth;
+  constexpr Index kAhead = Rows::kInputs == 1 ? 2 * kPrefetchBytes : kPrefetchBytes;
   const Index pitch = shape.pitch_or_channels();
   const Index group = rows_per_group(shape, Rows::kInputs);
   for (Index begin = 0; begin < shape.positions; begin += group) {
     const Index end = std::min(begin + group, shape.positions);
     Index c = 0;
     for (; c + kTile <= shape.channels; c += kTile) {
-      prefetch_ahead<kTile>(rows, begin * pitch + c * group, group);
+      prefetch_ahead<kTile, kAhead>(rows, begin * pitch + c * group, group);
       sum_row_tile<kSumVectors>(rows, begin, end, pitch, c, Whole{});
     }
     for (; c + kWidth <= shape.channels; c += kWidth) sum_row_tile<1>(rows, begin, end, pitch, c, Whole{});
@@ -199,7 +200,7 @@ struct DifferenceRows {
   struct State {
     Vector first, d, dd;
   };
-  HWY_INLINE void prefetch(Index i) const { prefetch_line<kInputs>(x + i); }
+  HWY_INLINE void prefetch(Index i, Index ahead) const { prefetch_line(x + i, ahead); }
   template <class Access>
   HWY_INLINE State start(Index c, bool is_first, Access access) const {
     const Vector first = access.get(x + c);
@@ -267,9 +268,9 @@ struct GradientRows : GradientTotals {
 
   HWY_INLINE GradientRows(const GradientTotals& totals, const T* x_data, const T* dy_data)
       : GradientTotals(totals), x(x_data), dy(dy_data) {}
-  HWY_INLINE void prefetch(Index i) const {
-    prefetch_line<kInputs>(x + i);
-    prefetch_line<kInputs>(dy + i);
+  HWY_INLINE void prefetch(Index i, Index ahead) const {
+    prefetch_line(x + i, ahead);
+    prefetch_line(dy + i, ahead);
   }
   template <class Access>
   HWY_INLINE void add(State& state, Index i, Access access) const {
@@ -289,10 +290,10 @@ struct MaskedRows : GradientTotals {
 
   HWY_INLINE MaskedRows(const GradientTotals& totals, const T* x_data, const T* dy_data, const T* y_data, T* g_data)
       : GradientTotals(totals), x(x_data), dy(dy_data), y(y_data), g(g_data) {}
-  HWY_INLINE void prefetch(Index i) const {
-    prefetch_line<kInputs>(x + i);
-    prefetch_line<kInputs>(dy + i);
-    prefetch_line<kInputs>(y + i);
+  HWY_INLINE void prefetch(Index i, Index ahead) const {
+    prefetch_line(x + i, ahead);
+    prefetch_line(dy + i, ahead);
+    prefetch_line(y + i, ahead);
   }
   template <class Access>
   HWY_INLINE void add(State& state, Index i, Access access) const {

@@ -12,9 +12,19 @@ inline kernels::SampleShape sample_shape_of(const TensorShape& shape) {
   return {shape.channels, shape.positions, shape.layout == Layout::channels_last};
 }
 
-/// Some channels of a sample.
-inline kernels::SampleShape sample_shape_of(const TensorShape& shape, ChannelRange range) {
-  return {range.end - range.begin, shape.positions, shape.layout == Layout::channels_last, shape.channels};
+/// Tensors of this size and more come from memory, not from a cache: 32 MiB is the last level that a core sees of most
+/// server processors, or more than its share.
+inline constexpr Index kMemoryBytes = Index{32} << 20;
+
+/// Some channels of a sample of x.
+inline kernels::SampleShape sample_shape_of(const ConstTensorView& x, ChannelRange range) {
+  const bool from_memory = x.shape.element_count() * size_of(x.type) >= kMemoryBytes;
+  return {range.end - range.begin, x.shape.positions, x.shape.layout == Layout::channels_last, x.shape.channels,
+          from_memory};
+}
+/// All of them.
+inline kernels::SampleShape sample_shape_of(const ConstTensorView& x) {
+  return sample_shape_of(x, {0, x.shape.channels});
 }
 
 inline kernels::BlockShape block_shape_of(const TensorShape& shape) { return {shape.samples, sample_shape_of(shape)}; }
@@ -22,7 +32,7 @@ inline kernels::BlockShape block_shape_of(const TensorShape& shape) { return {sh
 /// Outputs of this size and more go past the cache. Below, the next layer may find a part of them in the last-level cache
 /// (32 MiB here, shared by all cores, and x has gone through it, too); above, storing through the cache only costs a read of
 /// every line before it is overwritten.
-inline constexpr Index kStreamingBytes = Index{16} << 20;
+inline constexpr Index kStreamingBytes = Index{8} << 20;
 
 /// The least plane (channels-first) whose stores go past the cache: each leaves two lines that are written in part, which
 /// costs more than it saves below some 50 lines (784 positions of f32: 28 % faster; 196: twice as slow).

@@ -90,7 +90,7 @@ void FastSums::add_samples(const ConstTensorView& x, std::byte* body) {
     merge_planes(x, sample_of(x, 0), {channels_, x.shape.samples, /*channels_last=*/true}, 0, total);
   } else {
     for (Index n = 0; n < x.shape.samples; ++n) {
-      merge_planes(x, sample_of(x, n), sample_shape_of(x.shape), n * x.shape.positions, total);
+      merge_planes(x, sample_of(x, n), sample_shape_of(x), n * x.shape.positions, total);
     }
   }
   note_non_finite(body);
@@ -127,7 +127,7 @@ void FastSums::add_gradients(const ConstTensorView& x, const OutputGradient& dy,
     sample_gradient_sums(x, dy, 0, shape, mean, total);
   } else {
     for (Index n = 0; n < x.shape.samples; ++n) {
-      sample_gradient_sums(x, dy, n, sample_shape_of(x.shape), mean, sample_.data());
+      sample_gradient_sums(x, dy, n, sample_shape_of(x), mean, sample_.data());
       for (Index i = 0; i < 2 * channels_; ++i) total[i] += sample_[static_cast<std::size_t>(i)];
     }
   }

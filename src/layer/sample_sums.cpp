@@ -108,7 +108,7 @@ void SampleSums::add_planes(const ConstTensorView& x) {
   for (Index n = 0; n < x.shape.samples; n += block) {
     const Index samples = std::min(block, x.shape.samples - n);
     for (Index i = 0; i < samples; ++i) {
-      kernel.plane_sums(part_of_sample(x, n + i), sample_shape_of(x.shape, range_), sums);
+      kernel.plane_sums(part_of_sample(x, n + i), sample_shape_of(x, range_), sums);
       const Index offset = i * rows_per_sample * channels_;
       kernel.moment_rows(sums, channels_, x.shape.positions, a_.data() + offset, b_.data() + offset, channels_);
     }
@@ -147,7 +147,7 @@ void SampleSums::add_gradient_rows(const ConstTensorView& x, const OutputGradien
 void SampleSums::add_gradient_planes(const ConstTensorView& x, const OutputGradient& dy, kernels::Mean mean) {
   const kernels::KernelTable& kernel = kernels::table_for(x.type);
   const Index block = samples_per_block(1);
-  const kernels::SampleShape shape = sample_shape_of(x.shape, range_);
+  const kernels::SampleShape shape = sample_shape_of(x, range_);
   const kernels::Mean part_of_mean{mean.hi + range_.begin, mean.lo + range_.begin};
   const bool streams = dy.is_masked() && !dy.masked.is_none() && pass_shape_of(dy.dy, dy.masked).streams;
   for (Index n = 0; n < x.shape.samples; n += block) {
