@@ -25,7 +25,7 @@ class BinWindows {
   template <class Deposit, class Extremes, class Expand>
   void deposit(const Deposit& deposit_from, const Extremes& extremes, const Expand& expand) {
     if (is_fresh_) {  // the kernels would stop at every strip
-      for_each_strip([&](Index from, Index width) { raise_to(extremes, from, width, kRowsToOpen); });
+      for_each_strip([&](Index from, Index width) { open(extremes, from, width); });
       is_fresh_ = false;
     }
     Index from = 0;
@@ -34,13 +34,16 @@ class BinWindows {
       if (raise_to(extremes, from, width, kAllRows)) continue;
       deposit_singly(expand(from, width), from);
       from += width;
-      if (from == channels_) return;
+      if (from == channels_) break;
     }
+    last_top_.assign(view_.top, view_.top + 2 * channels_);
   }
 
  private:
   /// Windows are opened for the first few rows: with few exceptions, which stop the kernels, they suit the others too.
+  /// Fewer will do where they ask for the windows that the pass before has ended with.
   static constexpr Index kRowsToOpen = 64;
+  static constexpr Index kRowsToOpenAgain = 16;
   static constexpr Index kAllRows = std::numeric_limits<Index>::max();
 
   kernels::BinColumns columns(Index first) const { return {view_.bin + first, view_.size, magic_.data() + first}; }
@@ -57,6 +60,17 @@ class BinWindows {
     const bool kernels_can_a = raise(from, width, largest.a);
     return raise(channels_ + from, width, largest.b) && kernels_can_a;
   }
+  template <class Extremes>
+  void open(const Extremes& extremes, Index from, Index width) {
+    if (last_top_.size() == static_cast<std::size_t>(2 * channels_)) {
+      raise_to(extremes, from, width, kRowsToOpenAgain);
+      if (has_last_windows(from, width) && has_last_windows(channels_ + from, width)) return;
+    }
+    raise_to(extremes, from, width, kRowsToOpen);
+  }
+  bool has_last_windows(Index first, Index width) const {
+    return std::equal(view_.top + first, view_.top + first + width, last_top_.data() + first);
+  }
   bool raise(Index first, Index width, const double* largest);
   void deposit_singly(const kernels::PairRows& strip, Index from);
   bool is_closed(Index first, Index width) const;
@@ -67,8 +81,9 @@ class BinWindows {
   std::int64_t source_ = 0;
   Index channels_ = 0;
   bool is_from_f32_ = true;
-  bool is_fresh_ = true;       // no window has been opened yet
-  std::vector<double> magic_;  // (2C) kernels::BinColumns
+  bool is_fresh_ = true;                // no window has been opened yet
+  std::vector<double> magic_;           // (2C) kernels::BinColumns
+  std::vector<std::int16_t> last_top_;  // (2C) after the last deposit
 };
 
 }  // namespace syncbn::layer
