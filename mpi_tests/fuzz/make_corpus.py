@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""make_corpus.py FOLDER: writes small files for the fuzz targets to start from, good ones and damaged ones, to FOLDER/TARGET/."""
+"""make_corpus.py FOLDER [SYNCBN]: writes small files for the fuzz targets to start from, good ones and damaged ones, to
+FOLDER/TARGET/. SYNCBN is the program: with it, a small training's checkpoints are among them."""
 import gzip
 import pathlib
 import struct
+import subprocess
 import sys
+import tempfile
 from typing import Callable, Iterator
 
 File = tuple[str, bytes]
@@ -84,12 +87,86 @@ def cifar_files() -> Iterator[File]:
     yield "empty", b""
 
 
+def fnv1a(data: bytes) -> bytes:
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return struct.pack("<Q", value)
+
+
+# Of checkpoint_fuzz.cpp's fixed training.
+FIXED = b"arm\tlocal\nranks\t2\nweights\t7\nbatch norm layers\t2\nbatch norm channels\t5\ndata\t0\nepochs\t2\nlr\t0.05\n"
+
+
+def checkpoint(options: bytes = FIXED, steps: int = 3, epochs: int = 1, copies: int = 2, extra: bytes = b"", promised: int = 0,
+               tracked: int = 3) -> bytes:
+    """A file as src/train/checkpoint_format.cpp describes it: 3 steps, 1 epoch, 2 copies, whatever it says that it has."""
+    payload = struct.pack("<QQQd", steps, epochs, copies, 0.5)
+    payload += struct.pack("<8d", *range(8)) + struct.pack("<3d", 2.5, 2.25, 2.0)
+    payload += struct.pack("<14f", *range(14)) + struct.pack("<20f", *range(20))
+    payload += struct.pack("<4q", *[tracked] * 4) + extra
+    header = b"SYNCBNCP" + struct.pack("<IIQ", 1, len(options), (len(payload) + promised) % (1 << 64)) + options
+    return sealed(header, payload)
+
+
+def sealed(header: bytes, payload: bytes) -> bytes:
+    file = header + fnv1a(header) + payload
+    return file + fnv1a(file)
+
+
+def trained_checkpoint(arm: str) -> bytes:
+    """Of a training on 16 images of 4 x 4 pixels, two steps an epoch."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for part in "train", "t10k":
+            images = bytes(at * at % 251 for at in range(16 * 16))
+            (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_images(16, 4, 4, images))
+            (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_labels(16, bytes(at % 10 for at in range(16))))
+        subprocess.run([sys.argv[2], "train", "--data", name, "--network", "cnn", "--batch", "8", "--epochs", "2", "--arm", arm,
+                        "--quiet", "--out", f"{name}/run"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+        return (folder / "run" / "checkpoint.syncbn").read_bytes()
+
+
+def checkpoint_files() -> Iterator[File]:
+    plain, mended, own = b"\x00", b"\x01", b"\x03"  # what checkpoint_fuzz.cpp does with the file
+    good = checkpoint()
+    yield "good", plain + good
+    for arm in ("sync", "local") if len(sys.argv) > 2 else ():
+        trained = trained_checkpoint(arm)
+        yield f"trained-{arm}", b"\xfe" + trained
+        yield f"trained-{arm}-cut-off", own + trained[:-1]
+    for end in range(len(good)):
+        yield f"cut-off-{end}", plain + good[:end]
+        damaged = bytearray(good)
+        damaged[end] ^= 1 << end % 8
+        yield f"flipped-{end}", (plain if end % 2 else mended) + damaged
+    for huge in 1 << 20, 1 << 40, 1 << 63, (1 << 64) - 1, (1 << 61) + 3:
+        yield f"steps-{huge}", mended + checkpoint(steps=huge)
+        yield f"epochs-{huge}", mended + checkpoint(epochs=huge)
+        yield f"copies-{huge}", mended + checkpoint(copies=huge)
+        yield f"payload-{huge}", mended + checkpoint(promised=huge)
+    yield "options-huge", plain + good[:12] + b"\xff" * 4 + good[16:]
+    yield "version", mended + good[:8] + b"\x02" + good[9:]
+    yield "tracked", mended + checkpoint(tracked=-1)
+    yield "longer", mended + checkpoint(extra=bytes(64))
+    yield "garbage", plain + good + b"x"
+    yield "other-lr", mended + checkpoint(FIXED.replace(b"0.05", b"0.1"))
+    yield "control", mended + checkpoint(FIXED.replace(b"local", b"\x1b[31m\x00"))
+    yield "long", mended + checkpoint(FIXED.replace(b"0.05", b"1" * 1000))
+    yield "other-ranks", mended + checkpoint(FIXED.replace(b"ranks\t2", b"ranks\t3"))
+    yield "large-training", own + checkpoint(FIXED.replace(b"weights\t7", b"weights\t65535"))
+    yield "no-options", own + checkpoint(b"")
+    yield "web-page", plain + b"<html></html>"
+    yield "empty", plain
+
+
 def seeded_fault_files() -> Iterator[File]:
     yield "far", b"1234"
 
 
 TARGETS: dict[str, Callable[[], Iterator[File]]] = {
-    "npy": npy_files, "idx": idx_files, "gzip": gzip_files, "cifar": cifar_files, "seeded_fault": seeded_fault_files,
+    "npy": npy_files, "idx": idx_files, "gzip": gzip_files, "cifar": cifar_files, "checkpoint": checkpoint_files,
+    "seeded_fault": seeded_fault_files,
 }
 
 

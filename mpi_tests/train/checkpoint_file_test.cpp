@@ -236,6 +236,9 @@ TEST_F(CheckpointFile, RefusesImpossibleContents) {
   hostile = whole_;
   hostile[kKeyAt] = '\n';
   expect_refused(with_checksums(hostile), "is of a program with other options");
+  hostile = whole_;
+  hostile[hostile.find("sync")] = '\x1b';
+  expect_refused(with_checksums(hostile), "is of a training with another arm");
 }
 
 TEST_F(CheckpointFile, RefusesAnotherTraining) {

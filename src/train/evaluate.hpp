@@ -2,10 +2,10 @@
 // How well a network does on test images, by whose statistics.
 #pragma once
 
-#include <limits>
 #include <optional>
 
 #include "precise_statistics.hpp"
+#include "records.hpp"
 
 namespace syncbn::train {
 
@@ -16,16 +16,6 @@ void share_running_stats(Network<float>& network, const ArmRanks& ranks);
 /// Fraction of `images` that the network recognizes in eval mode. The images are cut into fixed blocks that the
 /// trainers share, so the answer does not depend on their number. Collective: one all-reduce of one integer.
 double test_accuracy(Network<float>& network, const LabelledImages& images, const ArmRanks& ranks);
-
-/// Test accuracies with other statistics than those that are kept, rank 0's. NaN: not evaluated.
-struct OtherAccuracies {
-  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-
-  double mean_statistics = kNone;  ///< running_mean and running_var averaged over the ranks.
-  double worst_rank = kNone;       ///< Each rank with its own: the smallest over the ranks,
-  double best_rank = kNone;        ///< and the largest.
-  double precise = kNone;          ///< Those of one pass over the training data: PreciseStatistics.
-};
 
 /// What of OtherAccuracies is wanted.
 struct EvaluationOptions {

@@ -13,6 +13,7 @@
 #include "arm.hpp"
 #include "dataset.hpp"
 #include "evaluate.hpp"
+#include "records.hpp"
 #include "sgd.hpp"
 
 namespace syncbn::train {
@@ -35,22 +36,6 @@ struct TrainingOptions {
 /// Throws UsageError, one sentence, if an option is out of its range or does not fit the data. Local, the same on all
 /// ranks.
 void check_options(const TrainingOptions& options, const DataSet& data);
-
-struct StepRecord {
-  Index epoch = 0;  ///< From 1.
-  Index step = 0;   ///< Since the start of training, from 1.
-  Index steps = 0;  ///< Of the whole training.
-  double loss = 0;  ///< Mean over the global batch, before the step.
-};
-
-struct EpochRecord {
-  Index epoch = 0;        ///< From 1.
-  double train_loss = 0;  ///< Mean over the epoch's steps.
-  double test_accuracy = 0;
-  double seconds = 0;       ///< Since the start of training.
-  double step_seconds = 0;  ///< Median over the epoch's steps, on rank 0.
-  OtherAccuracies others;   ///< As TrainingOptions::evaluation wants.
-};
 
 /// Told about progress, on rank 0 only. Must not throw.
 struct Observer {
