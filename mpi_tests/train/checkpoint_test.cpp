@@ -124,6 +124,10 @@ INSTANTIATE_TEST_SUITE_P(Arms, Resume,
                          ::testing::Combine(::testing::Values("mlp", "cnn"),
                                             ::testing::Values("single", "sync", "local", "group:2")));
 
+// Fused residual blocks; fewer arms, because it takes ten times as long.
+INSTANTIATE_TEST_SUITE_P(Residual, Resume,
+                         ::testing::Combine(::testing::Values("resnet"), ::testing::Values("sync", "local")));
+
 TEST(ResumeOnOtherRanks, HasTheSameBits) {
   const TrainingOptions training = options("mlp");
   const Arm arm = Arm::parse("sync");

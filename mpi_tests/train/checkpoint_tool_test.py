@@ -7,64 +7,18 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from disturbed import LIMIT_SECONDS, DisturbedTest, ranks_of, start, wait_for_line  # noqa: E402
 from tool import RANKS, ToolTest, run, value_after  # noqa: E402
 
 TRAIN = ("train", "--network", "cnn", "--epochs", "3", "--batch", "50", "--quiet")  # 180 steps
-LIMIT_SECONDS = 60
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    """As run() of tool.py, without waiting."""
-    launcher = [*os.environ["SYNCBN_MPIRUN"].split(), "-n", str(RANKS)] if RANKS > 1 else []
-    command = [*launcher, os.environ["SYNCBN_TOOL"], *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ranks_of(process: subprocess.Popen) -> list[int]:
-    """The process numbers of the ranks: mpirun's children, or the process itself."""
-    if RANKS == 1:
-        return [process.pid]
-    tasks = pathlib.Path(f"/proc/{process.pid}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-
-
-def wait_for_line(process: subprocess.Popen, metrics: pathlib.Path, lines: int) -> None:
-    """Until metrics.jsonl has so many lines, or the process has ended."""
-    end = time.monotonic() + LIMIT_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        try:
-            if len(metrics.read_text().splitlines()) >= lines:
-                return
-        except FileNotFoundError:
-            pass  # not yet, or replaced just now
-        time.sleep(0.01)
-
-
-class CheckpointTest(ToolTest):
-    def setUp(self):
-        super().setUp()
-        self.out = self.folder / "run"
-
-    def finish(self, process: subprocess.Popen) -> tuple[str, str]:
-        try:
-            return process.communicate(timeout=LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            self.fail(f"still running after {LIMIT_SECONDS} s: {process.communicate()}")
-
-    def records(self, folder: pathlib.Path) -> list[dict]:
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for line in lines:
-            for time_of in ("seconds", "step_seconds"):
-                line.pop(time_of, None)
-        return lines
-
+class CheckpointTest(DisturbedTest):
     def whole(self, *arguments: str) -> tuple[str, list[dict]]:
         """Hash and metrics of the training that nobody disturbs."""
         folder = self.folder / "whole"

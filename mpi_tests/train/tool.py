@@ -25,6 +25,12 @@ def value_after(text: str, label: str) -> str:
     return lines[0][len(label):].strip()
 
 
+def write_cifar(folder: pathlib.Path, name: str, count: int) -> None:
+    """A file of CIFAR-10: records of a label and 3 x 32 x 32 pixels, which the label decides."""
+    records = [bytes([label % 10]) + bytes((label * 23 + at * at) % 256 for at in range(3072)) for label in range(count)]
+    (folder / name).write_bytes(b"".join(records))
+
+
 class ToolTest(unittest.TestCase):
     """Has a folder of its own, and knows how a refusal looks."""
 

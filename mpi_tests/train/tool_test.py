@@ -15,7 +15,7 @@ import termios
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from tool import RANKS, ToolTest, run, value_after  # noqa: E402
+from tool import RANKS, ToolTest, run, value_after, write_cifar  # noqa: E402
 
 SHORT = ("--epochs", "1", "--batch", "300", "--network", "mlp")
 
@@ -104,8 +104,8 @@ class TrainTest(ToolTest):
 
     def test_trains_on_colour_images(self):
         for number in range(1, 6):
-            self.write_cifar(f"data_batch_{number}.bin", 6 + number)
-        self.write_cifar("test_batch.bin", 10)
+            write_cifar(self.folder, f"data_batch_{number}.bin", 6 + number)
+        write_cifar(self.folder, "test_batch.bin", 10)
         for network in ("mlp", "cnn", "resnet"):
             result = run("train", "--data", str(self.folder), "--network", network, "--batch", "15", "--epochs", "1", "--quiet")
             self.assertEqual(result.returncode, 0, result.stderr)
@@ -114,19 +114,14 @@ class TrainTest(ToolTest):
 
     def test_refuses_a_damaged_colour_folder(self):
         for number in range(1, 6):
-            self.write_cifar(f"data_batch_{number}.bin", 1)
+            write_cifar(self.folder, f"data_batch_{number}.bin", 1)
         arguments = ("train", "--data", str(self.folder))
         self.assert_refused(3, "has no test_batch.bin", *arguments)
         (self.folder / "test_batch.bin").write_bytes(b"<html></html>")
         self.assert_refused(3, "is a web page", *arguments)
-        self.write_cifar("test_batch.bin", 2)
+        write_cifar(self.folder, "test_batch.bin", 2)
         (self.folder / "train-images-idx3-ubyte").write_bytes(b"")
         self.assert_refused(3, "has both IDX files", *arguments)
-
-    def write_cifar(self, name: str, count: int) -> None:
-        """Records of a label and 3 x 32 x 32 pixels, which the label decides."""
-        records = [bytes([label % 10]) + bytes((label * 23 + at * at) % 256 for at in range(3072)) for label in range(count)]
-        (self.folder / name).write_bytes(b"".join(records))
 
     def test_a_diverged_training_is_a_failed_check(self):
         result = run("train", *SHORT, "--quiet", "--lr", "1e38")
