@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash disable=SC2034
-# Shared by scripts/bench and scripts/bench_comm: arguments, and PyTorch to compare with. To be sourced after setup.sh.
+# shellcheck shell=bash disable=SC2034,SC2154
+# Shared by scripts/bench, bench_comm and bench_ddp: arguments, PyTorch to compare with, ranks on cores. To be sourced after setup.sh.
 
 TORCH=torch==2.13.0
 shapes=32x64x112x112,32x256x56x56,32x512x28x28,32x1024x14x14,32x2048x7x7,4x256x56x56,4x64x56x56,2x256x14x14
@@ -26,3 +26,14 @@ install_torch() {
 
 # Freed tensors stay in the process (PyTorch allocates its results anew in each call).
 keep_freed_memory() { export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592; }
+
+# Not nproc's own idea of the matter, which is $OMP_NUM_THREADS.
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+
+# on_ranks COUNT PROGRAM...: under $mpirun, one rank a core where there are enough of them. Two ranks that meet on one core wait
+# for each other three times as long as a small message takes.
+on_ranks() {
+  local binding=none
+  if [ "$1" -le "$cores" ]; then binding=core; fi
+  OMPI_MCA_hwloc_base_binding_policy=$binding timeout 600 "$mpirun" -n "$@"
+}
