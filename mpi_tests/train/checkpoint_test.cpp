@@ -128,8 +128,42 @@ INSTANTIATE_TEST_SUITE_P(Arms, Resume,
 INSTANTIATE_TEST_SUITE_P(Residual, Resume,
                          ::testing::Combine(::testing::Values("resnet"), ::testing::Values("sync", "local")));
 
+TEST(ResumeWithSharding, IsTheTrainingThatNeverStopped) {
+  for (const char* mode : {"by-class", "dirichlet:0.3"}) {
+    TrainingOptions training = options("mlp");
+    training.sharding = Sharding::parse(mode);
+    for (const char* name : {"single", "sync", "local"}) {
+      SCOPED_TRACE(std::string(mode) + ", arm " + name);
+      const Arm arm = Arm::parse(name);
+      const TrainingResult whole = train(data(), training, arm, MPI_COMM_WORLD, {});
+      const SharedFolder folder;
+      train(data(), training, arm, MPI_COMM_WORLD, {}, until(folder.path(), 7, 0, MPI_COMM_WORLD));
+      expect_same(resume(folder.path(), training, arm, MPI_COMM_WORLD), whole);
+    }
+  }
+}
+
+TEST(ResumeWithSharding, IsRefusedWhereAnotherIsWanted) {
+  TrainingOptions training = options("mlp");
+  training.sharding = Sharding::parse("dirichlet:0.3");
+  const Arm arm = Arm::parse("sync");
+  const SharedFolder folder;
+  train(data(), training, arm, MPI_COMM_WORLD, {}, until(folder.path(), 2, 0, MPI_COMM_WORLD));
+  for (const char* other : {"iid", "by-class", "dirichlet:0.31"}) {
+    training.sharding = Sharding::parse(other);
+    try {
+      resume(folder.path(), training, arm, MPI_COMM_WORLD);
+      ADD_FAILURE() << other << " went on";
+    } catch (const DataError& error) {
+      const std::string wanted = std::string("with shard dirichlet:0.3, this one has ") + other;
+      EXPECT_NE(std::string(error.what()).find(wanted), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(ResumeOnOtherRanks, HasTheSameBits) {
-  const TrainingOptions training = options("mlp");
+  TrainingOptions training = options("mlp");
+  training.sharding = Sharding::parse("dirichlet:0.5");
   const Arm arm = Arm::parse("sync");
   const TrainingResult whole = train(data(), training, arm, MPI_COMM_WORLD, {});
   for (int ranks = 1; ranks < size_of(MPI_COMM_WORLD); ++ranks) {

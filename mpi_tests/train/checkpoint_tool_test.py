@@ -132,6 +132,7 @@ class RefusalTest(ToolTest):
         before = {path.name: path.read_bytes() for path in self.out.iterdir()}
         self.assertEqual(sorted(before), ["checkpoint.syncbn", "metrics.jsonl", "run.json"])
         self.assert_refused(3, "lr 0.05, this one has 0.1", *self.options, "--resume", "--lr", "0.1")
+        self.assert_refused(3, "shard iid, this one has by-class", *self.options, "--resume", "--shard", "by-class")
         self.assert_refused(3, "arm sync, this one has local", *self.options, "--resume", "--arm", "local")
         self.assertEqual({path.name: path.read_bytes() for path in self.out.iterdir()}, before)
         checkpoint = self.out / "checkpoint.syncbn"

@@ -53,7 +53,7 @@ class ToldRun {
   std::string json(const char* state) const {
     std::ostringstream text;
     text << R"({"state":")" << state << R"(","command":"compare","ranks":4,"arguments":{"epochs":1,"batches":[16],)"
-         << R"("arms":["single","sync","local"],"seeds":[)";
+         << (shard.empty() ? "" : R"("shard":")" + shard + R"(",)") << R"("arms":["single","sync","local"],"seeds":[)";
     for (std::size_t i = 0; i < seeds_.size(); ++i) text << (i > 0 ? "," : "") << seeds_[i];
     text << R"(]},"data":{"name":"<b>&\"x\"</b>"},"hosts":[{"name":"h","ranks":4,"cores":)" << cores_
          << R"(}],"shares":[{"arm":"local","batch":16,"rank_batch_min":4,"rank_batch_max":4,"norm_batch_min":4,)"
@@ -62,6 +62,7 @@ class ToldRun {
   }
 
   std::ostringstream metrics;
+  std::string shard;  // empty: of a program that had no choice
 
  private:
   std::vector<std::uint64_t> seeds_;
@@ -142,6 +143,31 @@ TEST(ReportVerdict, SortsSeveralBatchesByWhatLocalDoes) {
   EXPECT_TRUE(mentions(verdict, "25 % at 16 samples per process (2.50 ms against 2.00 ms); 25 % at 8 "));
   EXPECT_TRUE(mentions(verdict, "; a factor of 2.5 at 2 (2.50 ms against 1.00 ms)."));
   EXPECT_TRUE(contains(report_html(run), "samples per process, n (logarithmic)"));
+  RunRecord sorted = run;
+  sorted.sharding = Sharding::parse("by-class");
+  EXPECT_EQ(verdict_of(sorted, figures_of(sorted)).headline,
+            "With samples handed out by class, l" + verdict.headline.substr(1));
+}
+
+TEST(ReportVerdict, SaysHowSamplesWereHandedOut) {
+  const auto told = [](const std::string& shard) {
+    ToldRun run({1, 2});
+    run.shard = shard;
+    for (const std::uint64_t seed : {1, 2}) run.train("sync", seed, 0.2).train("local", seed, 0.3);
+    return run;
+  };
+  const std::string rest = ", local batch norm costs you 10.0 points here: ";
+  for (const char* plain : {"", "iid"}) {
+    EXPECT_TRUE(contains(told(plain).headline(), "With 4 samples per process" + rest)) << plain;
+    EXPECT_TRUE(contains(report_html(told(plain).record()), "iid: as the epoch&#39;s shuffle has them")) << plain;
+  }
+  EXPECT_TRUE(contains(told("by-class").headline(), "With 4 samples per process, handed out by class" + rest));
+  EXPECT_TRUE(contains(told("dirichlet:0.3").headline(), "handed out in uneven class mixes (dirichlet:0.3)" + rest));
+  EXPECT_TRUE(contains(report_html(told("dirichlet:0.3").record()), "dirichlet:0.3: a class mix of its own"));
+  ToldRun alone({1});
+  alone.shard = "by-class";
+  EXPECT_EQ(alone.train("sync", 1, 0.2).headline(),
+            "Test error at the end, with samples handed out by class: sync 20.0 %.");
 }
 
 TEST(ReportVerdict, IsModestWithOneSeed) {
@@ -226,6 +252,9 @@ TEST(ReportFiles, AreRefusedWithOneSentence) {
   refused(R"({"ranks":-2})", "", "\"ranks\" is not a whole number");
   refused(R"({"ranks":2,"arguments":{"arms":["x"]}})", "", "there is no arm 'x'");
   refused(R"({"ranks":2,"arguments":{"arms":["sync"],"batches":[]}})", "", "\"batches\"");
+  ToldRun other({1});
+  other.shard = "dirichlet:0";
+  refused(other.json("finished"), "", "\"shard\" is not a way to hand out samples: 'dirichlet:0' needs");
   refused(good, "\n", "metrics.jsonl, line 1 is not JSON");
   refused(good, "{}\n", "\"kind\"");
   refused(good, "[[]]\n", "line 1 is not a JSON object");

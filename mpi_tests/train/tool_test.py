@@ -62,6 +62,28 @@ class TrainTest(ToolTest):
         self.assert_refused(2, "no arm 'global'", "train", "--arm", "global")
         self.assert_refused(2, "--seed", "train", "--seed", "-4")
 
+    def test_shards_by_class(self):
+        hashes = set()
+        for mode in ("iid", "by-class", "dirichlet:0.30", "dirichlet:7"):
+            out = self.folder / mode
+            result = run("train", *SHORT, "--quiet", "--shard", mode, "--out", str(out))
+            self.assertEqual(result.returncode, 0, result.stderr)
+            name = mode.replace("0.30", "0.3")
+            self.assertEqual(json.loads((out / "run.json").read_text())["arguments"]["shard"], name)
+            self.assertEqual(f"global batch 300, shard {name}, seed" in result.stdout, mode != "iid", result.stdout)
+            hashes.add(value_after(result.stdout, "weights hash:"))
+            alone = run("train", *SHORT, "--quiet", "--shard", mode, "--arm", "single", ranks=1)
+            self.assertIn(value_after(alone.stdout, "weights hash:"), hashes)
+        self.assertEqual(len(hashes), 4)
+
+    def test_refuses_other_shards(self):
+        for mode in ("byclass", "", "dirichlet"):
+            self.assert_refused(2, f"--shard: '{mode}' is not one of iid, by-class and dirichlet:ALPHA", "train",
+                                "--shard", mode)
+        for mode in ("dirichlet:0", "dirichlet:-2", "dirichlet:nan", "dirichlet:inf", "dirichlet:", "dirichlet:x"):
+            self.assert_refused(2, f"--shard: '{mode}' needs a positive finite number", "compare", "--shard", mode)
+        self.assert_refused(2, "--shard needs a value", "compare", "--shard")
+
     def test_takes_schedules(self):
         out = self.folder / "run"
         result = run("train", *SHORT, "--quiet", "--out", str(out), "--schedule", "multistep", "--milestones", "1,3",
@@ -174,6 +196,18 @@ class CompareTest(ToolTest):
     def test_trains_in_groups(self):
         self.assertEqual(self.compare("--arms", "sync,group:2").returncode, 0)
         self.assertEqual([row["arm"] for row in self.rows()], ["sync", "group:2"])
+
+    def test_sync_is_single_however_samples_are_handed_out(self):
+        for mode, words in (("by-class", "handed out by class"),
+                            ("dirichlet:0.3", "handed out in uneven class mixes (dirichlet:0.3)")):
+            result = self.compare("--shard", mode)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            self.assertIn("sync and single end with the same bits in every weight: passed", result.stdout)
+            self.assertIn(f"global batch 300, shard {mode}, {RANKS} rank", result.stdout)
+            if RANKS > 1:
+                self.assertIn(words, result.stdout)
+            page = (self.folder / "out" / "report.html").read_text()
+            self.assertIn("<dt>Samples to ranks</dt>\n<dd>" + mode, page)
 
     def test_refuses_a_folder_that_cannot_be_written(self):
         blocked = self.folder / "file"

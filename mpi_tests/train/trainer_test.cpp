@@ -94,6 +94,38 @@ TEST_P(Trainer, RepeatsBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(Networks, Trainer, testing::Values("mlp", "cnn", "resnet"));
 
+class TrainerSharding : public testing::TestWithParam<const char*> {};
+
+// `single` knows nothing of ranks, and this runs on several numbers of them: so all have the same bits. Exact statistics come
+// from batches that are handed out, too.
+TEST_P(TrainerSharding, LeavesSyncTheTrainingOfSingle) {
+  for (const char* network : {"mlp", "cnn"}) {
+    TrainingOptions training = options(network);
+    training.sharding = Sharding::parse(GetParam());
+    training.evaluation.is_precise = true;
+    const TrainingResult single = run(training, "single");
+    const TrainingResult sync = run(training, "sync");
+    expect_same_on_all_ranks(sync);
+    EXPECT_TRUE(difference(single, sync).same_bits) << network;
+    EXPECT_EQ(single.step_losses, sync.step_losses) << network;
+    EXPECT_EQ(single.epochs.back().others.precise, sync.epochs.back().others.precise) << network;
+  }
+}
+
+// The batches have the same samples, so full-batch training is the same but for the order of sums; local's is not.
+TEST_P(TrainerSharding, KeepsTheSamplesOfABatch) {
+  const TrainingOptions plain = options("mlp");
+  TrainingOptions training = plain;
+  training.sharding = Sharding::parse(GetParam());
+  EXPECT_LT(difference(run(plain, "single"), run(training, "single")).early_loss, 1e-3);
+  EXPECT_NE(run(plain, "single").weights_hash, run(training, "single").weights_hash) << "nothing was handed out";
+  if (ranks() == 1) return;
+  EXPECT_GT(difference(run(plain, "local"), run(training, "local")).early_loss, 1e-2);
+  EXPECT_EQ(run(training, "local").weights_hash, run(training, "local").weights_hash);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, TrainerSharding, testing::Values("by-class", "dirichlet:0.3"));
+
 TEST(TrainerGroups, OfAllRanksAreSyncAndOfOneAreLocal) {
   const TrainingOptions training = options("mlp");
   EXPECT_EQ(run(training, "group:" + std::to_string(ranks())).weights_hash, run(training, "sync").weights_hash);

@@ -20,6 +20,9 @@ TEST(Units, CoverTheBatchInOrder) {
       const SampleRange samples = unit_samples(batch, unit);
       EXPECT_EQ(samples.first, next) << "batch " << batch << " unit " << unit;
       EXPECT_LE(samples.count, (batch + kUnitCount - 1) / kUnitCount);
+      for (Index sample = next; sample < next + samples.count; ++sample) {
+        EXPECT_EQ(unit_of_sample(batch, sample), unit);
+      }
       next += samples.count;
     }
     EXPECT_EQ(next, batch);

@@ -27,6 +27,27 @@ struct TrainingArguments {
   }
 };
 
+inline void add_sharding(CLI::App& command, train::Sharding& sharding) {
+  const auto check = [](const std::string& text) {
+    try {
+      train::Sharding::parse(text);
+    } catch (const train::UsageError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto assign = [&sharding](const std::string& text) { sharding = train::Sharding::parse(text); };
+  command
+      .add_option_function<std::string>("--shard", assign,
+                                        "Which samples of a global batch go to which rank: in shuffled order; sorted "
+                                        "by class; or with a class mix of "
+                                        "its own for each eighth of the batch, from a symmetric Dirichlet distribution "
+                                        "(a small ALPHA for few classes)")
+      ->check(CLI::Validator(check, ""))
+      ->type_name("iid|by-class|dirichlet:ALPHA")
+      ->default_str(sharding.name());
+}
+
 /// Declares the options; the values that `arguments` has are their defaults.
 inline void add_training_options(CLI::App& command, TrainingArguments& arguments) {
   train::TrainingOptions& training = arguments.training;
@@ -45,6 +66,7 @@ inline void add_training_options(CLI::App& command, TrainingArguments& arguments
   command.add_option("--batch", training.batch, "Global batch: samples per step over all ranks")
       ->capture_default_str()
       ->type_name("N");
+  add_sharding(command, training.sharding);
   command.add_option("--lr", training.sgd.learning_rate, "Learning rate at the start")
       ->capture_default_str()
       ->type_name("RATE");

@@ -79,6 +79,7 @@ TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Ar
                  {"batch", std::to_string(options.batch)},
                  {"epochs", std::to_string(options.epochs)},
                  {"seed", std::to_string(options.seed)},
+                 {"shard", options.sharding.name()},
                  {"evaluation of ranks", options.evaluation.compares_ranks ? "yes" : "no"},
                  {"precise evaluation", options.evaluation.is_precise ? "yes" : "no"},
                  {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded"},

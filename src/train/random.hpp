@@ -2,7 +2,10 @@
 // Counter-based random numbers: number i of a stream depends on (seed, stream, i) alone.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace syncbn::train {
 
@@ -43,5 +46,11 @@ class CounterRandom {
 
   std::uint64_t key_;
 };
+
+/// Into a random order: Fisher & Yates. Uses numbers 2 .. count; count < 2^32.
+template <class T>
+void shuffle(std::vector<T>& values, const CounterRandom& random) {
+  for (std::size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i, i)]);
+}
 
 }  // namespace syncbn::train

@@ -56,6 +56,12 @@ void read_arguments(const Fields& arguments, RunRecord& run) {
     }
   }
   if (run.batches.empty()) arguments.refuse("batches", "a list with at least one batch");
+  if (!arguments.has("shard")) return;  // a run of a program that had no choice
+  try {
+    run.sharding = Sharding::parse(arguments.text("shard"));
+  } catch (const UsageError& error) {
+    arguments.refuse("shard", std::string("a way to hand out samples: ") + error.what());
+  }
 }
 
 void read_shares(const Fields& json, RunRecord& run) {
@@ -90,6 +96,18 @@ std::string rates(const Fields& json, const Fields& arguments, const RunRecord& 
   return listed(words);
 }
 
+std::string sharding_fact(const Sharding& sharding) {
+  switch (sharding.kind) {
+    case Sharding::Kind::iid:
+      return "iid: as the epoch's shuffle has them";
+    case Sharding::Kind::by_class:
+      return "by-class: each global batch sorted by label";
+    case Sharding::Kind::dirichlet:
+      break;
+  }
+  return sharding.name() + ": a class mix of its own for each eighth of a global batch";
+}
+
 void collect_facts(const Fields& json, RunRecord& run) {
   const auto add = [&run](const char* name, const std::string& value) {
     if (!value.empty()) run.facts.emplace_back(name, value);
@@ -105,6 +123,7 @@ void collect_facts(const Fields& json, RunRecord& run) {
   add("Network", arguments.text("network"));
   add("Epochs", std::to_string(run.epochs));
   add("Global batch", listed_numbers(run.batches));
+  add("Samples to ranks", sharding_fact(run.sharding));
   add("Learning rate", rates(json, arguments, run) + ", " + arguments.text("schedule") + ", momentum " +
                            brief(arguments.number("momentum")) + ", weight decay " +
                            brief(arguments.number("weight_decay")));

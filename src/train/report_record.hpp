@@ -62,6 +62,7 @@ struct RunRecord {
   std::string started;
   Index ranks = 1;
   Index epochs = 0;  ///< That a training was asked to take.
+  Sharding sharding;
   std::vector<std::string> arms;
   std::vector<Index> batches;
   std::vector<std::uint64_t> seeds;

@@ -62,9 +62,23 @@ std::string errors_text(const LocalEffect& effect) {
          " with sync";
 }
 
+/// "handed out by class"; empty if ranks get what the shuffle gives them.
+std::string handing_text(const Sharding& sharding) {
+  switch (sharding.kind) {
+    case Sharding::Kind::iid:
+      return "";
+    case Sharding::Kind::by_class:
+      return "handed out by class";
+    case Sharding::Kind::dirichlet:
+      break;
+  }
+  return "handed out in uneven class mixes (" + sharding.name() + ")";
+}
+
 /// The whole headline of a run with one batch.
-std::string effect_sentence(const LocalEffect& effect) {
-  const std::string start = "With " + samples_text(effect) + ", local batch norm ";
+std::string effect_sentence(const LocalEffect& effect, const std::string& handing) {
+  const std::string start =
+      "With " + samples_text(effect) + (handing.empty() ? "" : ", " + handing) + ", local batch norm ";
   switch (effect.kind) {
     case LocalEffect::Kind::worse:
       return start + "costs you " + points_text(effect.points()) + " here: " + errors_text(effect) +
@@ -115,11 +129,11 @@ std::string effect_clause(const LocalEffect& effect, const std::string& place) {
 
 /// From the fewest samples per process on: there local batch norm hurts most. Batches of one kind without a number share a
 /// clause.
-std::string headline_of(std::vector<LocalEffect> effects) {
-  if (effects.size() == 1) return effect_sentence(effects.front());
+std::string headline_of(std::vector<LocalEffect> effects, const std::string& handing) {
+  if (effects.size() == 1) return effect_sentence(effects.front(), handing);
   std::sort(effects.begin(), effects.end(),
             [](const LocalEffect& a, const LocalEffect& b) { return a.local->batch < b.local->batch; });
-  std::string text = "Local batch norm ";
+  std::string text = handing.empty() ? "Local batch norm " : "With samples " + handing + ", local batch norm ";
   bool has_one_seed = false;
   for (std::size_t i = 0; i < effects.size();) {
     const LocalEffect& effect = effects[i];
@@ -289,7 +303,8 @@ std::string plain_headline(const RunRecord& run, const std::vector<ArmFigures>& 
   if (run.arms.size() > 1 && run.ranks == 1) {
     return "With one rank all arms are the same, " + errors + " test error: try mpirun -n 4.";
   }
-  return "Test error at the end: " + errors + ".";
+  const std::string handing = handing_text(run.sharding);
+  return "Test error at the end" + (handing.empty() ? "" : ", with samples " + handing) + ": " + errors + ".";
 }
 
 std::string unfinished_text(const RunRecord& run) {
@@ -327,7 +342,7 @@ Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures)
     verdict.headline = "Training diverged in " + diverged + ": there is nothing to compare; try a smaller --lr.";
     return verdict;
   }
-  verdict.headline = can_compare ? headline_of(effects) : plain_headline(run, figures);
+  verdict.headline = can_compare ? headline_of(effects, handing_text(run.sharding)) : plain_headline(run, figures);
   if (!can_compare) effects.clear();
 
   const auto add = [&verdict](const std::string& sentence) {

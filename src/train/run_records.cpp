@@ -64,6 +64,7 @@ Json arguments_json(const RunDescription& run) {
           {"network", training.network},
           {"epochs", training.epochs},
           {"batches", run.options.batches},
+          {"shard", training.sharding.name()},
           {"lr", training.sgd.learning_rate},
           {"schedule", name_of(training.sgd.schedule)},
           {"warmup", training.sgd.warmup_steps},

@@ -49,6 +49,16 @@ Network<float> make_started_network(const DataSet& data, const TrainingOptions& 
   return network;
 }
 
+/// Collective over the trainers for class mixes: rank 0's, as machines need not round log() alike.
+SampleDealer make_dealer(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks) {
+  ClassMixes mixes{};
+  if (options.sharding.kind == Sharding::Kind::dirichlet) {
+    mixes = draw_class_mixes(options.sharding.alpha, options.seed);
+    broadcast(ranks.trainers(), mixes);
+  }
+  return SampleDealer(options.sharding, data.train.labels, options.seed, mixes);
+}
+
 void append(const ChannelVector& from, std::vector<float>& to) {
   to.insert(to.end(), from.data<float>(), from.data<float>() + from.size());
 }
@@ -88,6 +98,7 @@ class TrainingRun {
         ranks_(arm, comm),
         network_(make_started_network(data, options, ranks_)),
         step_(network_, options.sgd, data.train, ranks_),
+        dealer_(make_dealer(data, options, ranks_)),
         evaluate_(options.network, data, ranks_, options.evaluation),
         steps_per_epoch_(data.train.count / options.batch),
         steps_(steps_per_epoch_ * options.epochs) {
@@ -124,7 +135,10 @@ class TrainingRun {
   void do_step() {
     const Index epoch = done() / steps_per_epoch_ + 1;
     const Index step_of_epoch = done() % steps_per_epoch_;
-    if (step_of_epoch == 0 || order_.empty()) order_ = epoch_order(data_.train.count, options_.seed, epoch);
+    if (step_of_epoch == 0 || order_.empty()) {
+      order_ = epoch_order(data_.train.count, options_.seed, epoch);
+      dealer_.deal(order_, options_.batch, epoch);
+    }
     step_.set_stop_wish(continuation_.wants_stop());
     const Stopwatch step_watch;
     const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
@@ -175,6 +189,7 @@ class TrainingRun {
   ArmRanks ranks_;
   Network<float> network_;
   TrainingStep step_;
+  SampleDealer dealer_;
   Evaluator evaluate_;
   Index steps_per_epoch_;
   Index steps_;
@@ -291,9 +306,7 @@ std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch) {
   const CounterRandom random = CounterRandom(seed, kOrderStream).substream(static_cast<std::uint64_t>(epoch));
   std::vector<Index> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), Index{0});
-  for (std::size_t i = order.size(); i > 1; --i) {
-    std::swap(order[i - 1], order[random.below(i, i)]);
-  }
+  shuffle(order, random);
   return order;
 }
 

@@ -15,6 +15,7 @@
 #include "evaluate.hpp"
 #include "records.hpp"
 #include "sgd.hpp"
+#include "sharding.hpp"
 
 namespace syncbn::train {
 
@@ -26,6 +27,7 @@ struct TrainingOptions {
   Index epochs = 5;
   Index batch = 64;        ///< Global: over all ranks. An epoch's last, incomplete batch is left out.
   std::uint64_t seed = 1;  ///< Of the initial weights and the order of the samples.
+  Sharding sharding;       ///< Which samples of a global batch go to which rank.
   SgdOptions sgd;
   EvaluationOptions evaluation;  ///< Of the last kFinalEpochs epochs.
 
@@ -95,7 +97,7 @@ TrainingResult train(const DataSet& data, const TrainingOptions& options, const 
                      const Observer& observer, const Continuation& continuation = {});
 
 /// The samples of an epoch in the order in which its batches take them: 0 .. count-1, shuffled. Depends on its
-/// arguments alone.
+/// arguments alone. A SampleDealer hands out what this order mixes.
 std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch);
 
 }  // namespace syncbn::train

@@ -5,11 +5,19 @@
 
 namespace syncbn::train {
 
+namespace {
+
+Index full_unit(Index batch) { return (batch + kUnitCount - 1) / kUnitCount; }
+
+}  // namespace
+
 SampleRange unit_samples(Index batch, Index unit) {
-  const Index full = (batch + kUnitCount - 1) / kUnitCount;
+  const Index full = full_unit(batch);
   const Index first = std::min(batch, unit * full);
   return {first, std::min(batch, first + full) - first};
 }
+
+Index unit_of_sample(Index batch, Index sample) { return sample / full_unit(batch); }
 
 SampleRange units_of_rank(Index rank, Index ranks) {
   const Index base = kUnitCount / ranks;

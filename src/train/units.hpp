@@ -21,6 +21,9 @@ struct SampleRange {
 /// Unit `unit` of a global batch: ceil(batch / kUnitCount) samples; the last units may be short or empty.
 SampleRange unit_samples(Index batch, Index unit);
 
+/// The unit that has sample 0 .. batch - 1 of a global batch.
+Index unit_of_sample(Index batch, Index sample);
+
 /// The units of one rank: a consecutive block; the first kUnitCount % ranks ranks have one more. With more ranks than
 /// units, the last ranks have none.
 SampleRange units_of_rank(Index rank, Index ranks);
