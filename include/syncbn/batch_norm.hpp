@@ -7,6 +7,7 @@
 
 #include "syncbn/channel_vector.hpp"
 #include "syncbn/options.hpp"
+#include "syncbn/pass_costs.hpp"
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn {
@@ -165,6 +166,11 @@ class BatchNorm {
   const ChannelVector& running_var() const noexcept;
   Index num_batches_tracked() const noexcept;  ///< Training steps that saw at least one sample.
   void set_num_batches_tracked(Index count);   ///< Throws StateError if count < 0.
+
+  /// What training passes have cost this rank since construction or reset_costs(): seconds in sums, message and element
+  /// pass, and bytes sent (pass_costs.hpp). All 0 without options.measures_costs. Local. A pass in flight is not in it yet.
+  const LayerCosts& costs() const noexcept;
+  void reset_costs() noexcept;
 
  private:
   class Impl;

@@ -43,8 +43,8 @@ enum class NonFinitePolicy : std::int32_t {
   error = 1,      ///< NonFiniteError on all ranks, naming the first rank and channel; nothing is written.
 };
 
-/// Must be equal on all ranks of the communicator (name included); the constructor checks it. Threads and drift probe are
-/// each rank's own.
+/// Must be equal on all ranks of the communicator (name included); the constructor checks it. Threads, measures_costs
+/// and drift probe are each rank's own.
 struct BatchNormOptions {
   Index num_features = 0;  ///< C; 1 to 2^24.
   double eps = 1e-5;  ///< Added to the variance; finite, >= 0. With 0, a channel of variance 0 gives y = beta, dx = 0.
@@ -69,6 +69,10 @@ struct BatchNormOptions {
   int threads = 1;
 
   std::string name = "bn";  ///< Stands in error messages.
+
+  /// Takes the time of training passes, part by part, for BatchNorm::costs(): some ten looks at the clock a step, a third
+  /// of a microsecond; off: a branch each. The same bits either way.
+  bool measures_costs = false;
 
   /// Gets a record of each training forward pass: how far this rank's statistics are from the batch's, and what the
   /// message took. See drift_probe.hpp.

@@ -9,6 +9,7 @@
 #include "syncbn/error.hpp"
 #include "syncbn/half.hpp"
 #include "syncbn/options.hpp"
+#include "syncbn/pass_costs.hpp"
 #include "syncbn/reproducible_sum.hpp"
 #include "syncbn/tensor_view.hpp"
 #include "syncbn/version.hpp"

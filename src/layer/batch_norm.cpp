@@ -64,7 +64,7 @@ void copy_to_residual(const layer::OutputGradient& dy, const TensorView& dresidu
 }  // namespace
 
 BatchNorm::Impl::Impl(const BatchNormOptions& layer_options, const Communicator& group)
-    : options(layer_options), communicator(group) {
+    : options(layer_options), communicator(group), costs(layer_options.measures_costs, 0) {
   std::optional<Problem> problem = layer::check_options(options);
   comm::Message message;
   if (!problem) {
@@ -84,6 +84,7 @@ void BatchNorm::Impl::allocate(comm::Message& message) {
   state = layer::State(options);
   sums_ = make_sums(options, communicator.rank());
   message.resize_body(sums_->body_bytes());
+  costs = layer::CostMeter(options.measures_costs, communicator.size() > 1 ? message.bytes() : 0);
   own_.emplace(options.num_features);
   global_.emplace(options.num_features);
   elements_.emplace(options);
@@ -93,35 +94,48 @@ void BatchNorm::Impl::allocate(comm::Message& message) {
 void BatchNorm::Impl::begin_forward(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
                                     BatchNormCache& cache) {
   check_idle("forward");
+  costs.begin();
   std::optional<Problem> problem = check_forward("forward", x, y, residual);
   if (!problem) problem = sum_samples(x, "forward");
   const Index local_count = problem ? 0 : x.shape.samples * x.shape.positions;
   forward_ = {x, y, residual, &cache};
-  if (drift_ && !problem) drift_->begin(*sums_, message().body(), local_count);
+  costs.add_statistics();
+  if (drift_ && !problem) {
+    drift_->begin(*sums_, message().body(), local_count);
+    costs.resume();
+  }
   rounds_->begin(static_cast<std::int32_t>(Pass::forward), {local_count, type_of(x)}, sums_->merge(),
                  std::move(problem));
+  costs.add_message();
   in_flight_ = InFlight::forward;
 }
 
 void BatchNorm::Impl::finish_forward() {
   take(InFlight::forward, "forward");
+  costs.resume();
   if (drift_) drift_->start_waiting();
   const Index count = rounds_->finish();
   if (drift_) drift_->stop_waiting();
+  costs.add_message();
 
   check_sums("forward");
   const auto& [x, y, residual, cache] = forward_;
   finish_statistics(count, *cache);
   fill_cache(BatchNormCache::Mode::train, x, y, count, *cache);
-  if (count == 0) return;
+  costs.add_statistics();
+  if (count == 0) return costs.commit_forward();
   elements_->normalize(x, y, residual, *cache, state);
+  costs.add_elements();
   update_running_stats(*cache);
+  costs.add_statistics();
+  costs.commit_forward();
   if (drift_) drift_->report(*cache);
 }
 
 void BatchNorm::Impl::begin_backward(const BatchNormCache& cache, const ConstTensorView& dy, const TensorView& dx,
                                      const TensorView& dresidual, BatchNormGradients* gradients) {
   check_idle("backward");
+  costs.begin();
   const bool wants_parameters = gradients != nullptr && options.affine;
   std::optional<Problem> problem = layer::check_backward(options, {cache, dy, dx, dresidual, wants_parameters});
   if (!problem) problem = state.check(options, "backward");
@@ -139,7 +153,9 @@ void BatchNorm::Impl::begin_backward(const BatchNormCache& cache, const ConstTen
   if (!problem) problem = sum_gradients(cache, gradient, "backward");
   // Before the message turns this rank's sums into global ones.
   if (!problem && options.parameter_gradients == ParameterGradients::local) finish_gradients(*own_);
+  costs.add_statistics();
   rounds_->begin(static_cast<std::int32_t>(Pass::backward), {0, type_of(dy)}, sums_->merge(), std::move(problem));
+  costs.add_message();
   in_flight_ = InFlight::backward;
 }
 
@@ -150,14 +166,20 @@ void BatchNorm::Impl::finish_backward() {
     backward_frozen(backward_);
   } else {
     take(InFlight::backward, "backward");
+    costs.resume();
     rounds_->finish();
+    costs.add_message();
 
     check_sums("backward");
     finish_gradients(*global_);
+    costs.add_statistics();
     copy_to_residual(dy, dresidual);
     elements_->input_gradient(*cache, *global_, dy.effective(), dx, state);
+    costs.add_elements();
     const bool local = options.parameter_gradients == ParameterGradients::local;
     if (gradients != nullptr) set_gradients(*cache, local ? *own_ : *global_, options.parameter_gradients, *gradients);
+    costs.add_statistics();
+    costs.commit_backward();
   }
   if (cleared != nullptr) *cleared = BatchNormGradients{};
 }

@@ -8,6 +8,7 @@
 #include "comm/group.hpp"
 #include "layer/channel_sums.hpp"
 #include "layer/contract.hpp"
+#include "layer/cost_meter.hpp"
 #include "layer/drift_meter.hpp"
 #include "layer/element_pass.hpp"
 #include "layer/state.hpp"
@@ -36,6 +37,7 @@ class BatchNorm::Impl final : public comm::Absent {
   BatchNormOptions options;
   Communicator communicator;
   layer::State state;
+  layer::CostMeter costs;
 
  private:
   /// What begin_* leaves for finish_*.
@@ -85,7 +87,7 @@ class BatchNorm::Impl final : public comm::Absent {
   std::optional<layer::GradientSums> own_, global_;  // over this rank's samples, over the batch
   std::optional<layer::ElementPass> elements_;
   std::optional<layer::DriftMeter> drift_;  // if the options have a probe
-  BatchNormCache spare_cache_;  // for passes whose caller wants none; kept for its storage
+  BatchNormCache spare_cache_;              // for passes whose caller wants none; kept for its storage
   InFlight in_flight_ = InFlight::nothing;
   Forward forward_;
   Backward backward_;

@@ -91,6 +91,8 @@ const ChannelVector& BatchNorm::gamma() const noexcept { return impl_->state.gam
 const ChannelVector& BatchNorm::beta() const noexcept { return impl_->state.beta; }
 const ChannelVector& BatchNorm::running_mean() const noexcept { return impl_->state.running_mean; }
 const ChannelVector& BatchNorm::running_var() const noexcept { return impl_->state.running_var; }
+const LayerCosts& BatchNorm::costs() const noexcept { return impl_->costs.costs(); }
+void BatchNorm::reset_costs() noexcept { impl_->costs.reset(); }
 Index BatchNorm::num_batches_tracked() const noexcept { return impl_->state.num_batches_tracked; }
 void BatchNorm::set_num_batches_tracked(Index count) {
   if (count < 0) {
