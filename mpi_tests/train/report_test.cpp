@@ -27,6 +27,14 @@ class ToldRun {
             << "\n";
     return *this;
   }
+  /// An epoch more of that training, with these costs in milliseconds and bytes.
+  ToldRun& cost(const std::string& arm, std::uint64_t seed, Index epoch, const std::vector<double>& costs) {
+    metrics << R"({"kind":"epoch","arm":")" << arm << R"(","batch":16,"seed":)" << seed << R"(,"epoch":)" << epoch
+            << R"(,"test_accuracy":0.5,"step_costs":{"statistics_seconds":)" << 1e-3 * costs[0]
+            << R"(,"message_seconds":)" << 1e-3 * costs[1] << R"(,"element_seconds":)" << 1e-3 * costs[2]
+            << R"(,"rest_seconds":)" << 1e-3 * costs[3] << R"(,"message_bytes":)" << costs[4] << "}}\n";
+    return *this;
+  }
   ToldRun& diverge(const std::string& arm, std::uint64_t seed) {
     metrics << R"({"kind":"end","arm":")" << arm << R"(","batch":16,"seed":)" << seed << R"(,"diverged":true})"
             << "\n";
@@ -294,6 +302,33 @@ TEST(ReportPage, IsSelfContainedAndEscapesWhatIsForeign) {
   EXPECT_EQ(escape("a<b>&\"'\n"), "a&lt;b&gt;&amp;&quot;&#39;\xEF\xBF\xBD");
 }
 
+TEST(ReportCosts, AreStackedAndInATable) {
+  ToldRun run({1, 2});
+  for (const std::uint64_t seed : {1, 2}) {
+    run.train("sync", seed, 0.2).train("local", seed, 0.3);
+    run.cost("sync", seed, 2, {0.1, 0.4, 0.05, 0.45, 20352}).cost("sync", seed, 3, {0.1, 99, 0.05, 0.45, 20352});
+    run.cost("sync", seed, 4, {0.1, 0.4, 0.05, 0.45, 20352}).cost("local", seed, 2, {0.2, 0, 0.05, 0.25, 0});
+  }
+  const std::string page = report_html(run.record());
+  for (const char* words :
+       {"What a step costs", "<title>sync, message: 0.400 ms</title>", "<title>local, message: 0.000 ms</title>",
+        "<title>sync, rest: 0.450 ms</title>", "<td>0.400<small>40 %</small></td>", "<td>1.000</td>",
+        "<td>20.4 kB</td>", "<td>0 bytes</td>", "<td>0.500</td>", "sync, statistics: 0.100 ms"}) {
+    EXPECT_TRUE(contains(page, words)) << words;
+  }
+  EXPECT_FALSE(contains(page, "nan"));
+}
+
+TEST(ReportCosts, AreNotThereInRunsOfEarlierVersions) {
+  ToldRun run({1});
+  const std::string page = report_html(run.train("sync", 1, 0.2).train("local", 1, 0.3).record());
+  EXPECT_FALSE(contains(page, "What a step costs"));
+  run.cost("sync", 1, 2, {0.1, 0.4, 0.05, 0.45, 8});  // of one arm only: the other has dashes
+  const std::string half = report_html(run.record());
+  EXPECT_TRUE(contains(half, "<td>-</td>"));
+  EXPECT_FALSE(contains(half, "local, message"));
+}
+
 TEST(ReportChart, HasRoundTicks) {
   EXPECT_EQ(round_ticks(0, 10, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   EXPECT_EQ(round_ticks(22.9, 24.1, 4).front(), 23);
@@ -309,6 +344,11 @@ TEST(ReportText, HasUnitsAndSensibleDigits) {
   EXPECT_EQ(duration(0.00341), "3.41 ms");
   EXPECT_EQ(duration(0.0341), "34.1 ms");
   EXPECT_EQ(duration(1.5), "1.50 s");
+  EXPECT_EQ(bytes_text(1), "1 byte");
+  EXPECT_EQ(bytes_text(999), "999 bytes");
+  EXPECT_EQ(bytes_text(20352), "20.4 kB");
+  EXPECT_EQ(bytes_text(1250000), "1.25 MB");
+  EXPECT_EQ(bytes_text(kUnknown), "-");
 }
 
 }  // namespace

@@ -85,7 +85,9 @@ class ReportTest(unittest.TestCase):
                       "Test error over the epochs", "Time per step", f"syncbn compare --network mlp --epochs 2",
                       "built-in: 3000 training and 1000 test images", "Seeds 1, 2"):
             self.assertIn(words, page.text())
-        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 3)
+        for words in ("What a step costs", "standing still until the other processes' sums are there"):
+            self.assertIn(words, page.text())
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 4)
         before = (self.out / "report.html").read_bytes()
         (self.out / "report.html").unlink()
         (self.out / "summary.csv").unlink()
@@ -99,9 +101,22 @@ class ReportTest(unittest.TestCase):
     def test_several_batches_get_a_chart_each_and_one_over_n(self):
         self.compare("--batches", "600,300", "--seeds", "1", "--arms", "sync,local,group:2,group:3,group:4,group:5")
         page = self.page()
-        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 4)
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 5)
         self.assertIn("Test error at the end over samples per process", page.text())
         self.assertIn("0.05 for a batch of 600, 0.025 for a batch of 300", page.text())
+
+    def test_a_run_of_an_earlier_version_has_a_page_without_costs(self):
+        self.compare("--batch", "300", "--seeds", "1", "--arms", "sync,local")
+        page = (self.out / "report.html").read_text()
+        self.assertEqual(page.count('class="part part-message"'), 2)
+        metrics = [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
+        for line in metrics:
+            line.pop("step_costs", None)
+        (self.out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+        result = run("report", str(self.out), ranks=1)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertNotIn("What a step costs", self.page().text())
+        self.assertIn("Time per step", self.page().text())
 
     def test_statistics_have_a_table(self):
         self.compare("--batch", "300", "--seeds", "2", "--arms", "sync,local", "--precise-bn")
@@ -187,6 +202,7 @@ class ReportTest(unittest.TestCase):
                 ("metrics.jsonl", metrics[5:], "line 1 is not JSON"),
                 ("metrics.jsonl", metrics + b"null\n", "is not a JSON object"),
                 ("metrics.jsonl", metrics.replace(b'"test_accuracy":0', b'"test_accuracy":7'), '"test_accuracy"'),
+                ("metrics.jsonl", metrics.replace(b'"rest_seconds":', b'"rest_seconds":-'), '"rest_seconds"'),
                 ("metrics.jsonl", b"{" * 2000000 + b"\n", "line 1 is not JSON")):
             with self.subTest(name=name, content=content[:40]):
                 (self.out / "run.json").write_bytes(record)

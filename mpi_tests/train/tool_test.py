@@ -48,7 +48,8 @@ class TrainTest(ToolTest):
         epochs = [line for line in lines if line["kind"] == "epoch"]
         self.assertEqual([(line["arm"], line["epoch"]) for line in epochs], [("local", 1)])
         self.assertEqual(set(epochs[0]), {"kind", "arm", "batch", "seed", "epoch", "train_loss", "test_accuracy",
-                                          "seconds", "step_seconds"})
+                                          "seconds", "step_seconds", "step_costs"})
+        self.assertEqual(epochs[0]["step_costs"], record["results"][0]["step_costs"])  # the median of one epoch
         self.assertEqual(lines[-1]["kind"], "end")
         self.assertEqual(lines[-1]["weights_hash"], record["results"][0]["weights_hash"])
         self.assertEqual(sum(host["ranks"] for host in record["hosts"]), RANKS)
@@ -192,6 +193,21 @@ class CompareTest(ToolTest):
         self.assertEqual([(row["arm"], row["seed"]) for row in self.rows()], [("local", "4"), ("local", "9")])
         metrics = (self.folder / "out" / "metrics.jsonl").read_text()
         self.assertNotIn('"sync"', metrics)
+
+    def test_says_what_a_step_costs(self):
+        """The parts are there in every epoch; only sync sends, what pass_costs.hpp says (mlp: 128 and 64 channels)."""
+        result = self.compare("--arms", "single,sync,local")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        lines = [json.loads(line) for line in (self.folder / "out" / "metrics.jsonl").read_text().splitlines()]
+        record = json.loads((self.folder / "out" / "run.json").read_text())
+        for line in [line for line in lines if line["kind"] == "epoch"] + record["results"]:
+            costs = line["step_costs"]
+            parts = [costs[key] for key in ("statistics_seconds", "message_seconds", "element_seconds", "rest_seconds")]
+            self.assertGreaterEqual(min(parts), 0)
+            self.assertLessEqual(10 * sum(parts), line["seconds"])  # 10 steps
+            sends = line["arm"] == "sync" and RANKS > 1
+            self.assertEqual(costs["message_bytes"], 2 * (120 + 54 * 128 + 120 + 54 * 64) if sends else 0)
+            self.assertEqual(costs["message_seconds"] > 0, sends)
 
     def test_trains_in_groups(self):
         self.assertEqual(self.compare("--arms", "sync,group:2").returncode, 0)

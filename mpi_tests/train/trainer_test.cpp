@@ -11,6 +11,7 @@
 #include "train/comparison.hpp"
 #include "train/errors.hpp"
 #include "train/generator.hpp"
+#include "train/step_costs.hpp"
 
 namespace syncbn::train {
 namespace {
@@ -149,6 +150,45 @@ TEST(TrainerEpochs, AreCountedAndReported) {
   const TrainingResult untrained = run(training, "sync");
   EXPECT_TRUE(untrained.step_losses.empty());
   EXPECT_EQ(untrained.weights_hash, run(training, "local").weights_hash);
+}
+
+/// pass_costs.hpp, of mlp's batch norms of 128 and 64 channels, both passes.
+constexpr double kBytesOfMlp = 2 * (120 + 54 * 128 + 120 + 54 * 64);
+
+TEST(TrainerCosts, PartsAreThoseOfTheSteps) {
+  for (const char* arm : {"single", "sync", "local"}) {
+    SCOPED_TRACE(arm);
+    const TrainingResult result = run(options("mlp"), arm);
+    double steps_seconds = 0;
+    for (const EpochRecord& epoch : result.epochs) {
+      const StepCosts& costs = epoch.costs;
+      EXPECT_GT(costs.statistics_seconds, 0);
+      EXPECT_GT(costs.element_seconds, 0);
+      EXPECT_GT(costs.rest_seconds, 0);
+      const bool has_message = arm == std::string("sync") && ranks() > 1;
+      EXPECT_EQ(costs.message_seconds > 0, has_message) << costs.message_seconds;
+      EXPECT_EQ(costs.message_bytes, has_message ? kBytesOfMlp : 0);
+      steps_seconds += 9 * costs.seconds();  // 9 steps an epoch
+    }
+    EXPECT_LE(steps_seconds, result.seconds);
+  }
+}
+
+TEST(TrainerCosts, OfGroupsAreThoseOfTheirMessages) {
+  const TrainingResult result = run(options("mlp"), "group:2");
+  EXPECT_EQ(result.epochs[0].costs.message_bytes, ranks() > 1 ? kBytesOfMlp : 0);
+}
+
+TEST(TrainerCosts, MedianLeavesOutWhatIsNotKnown) {
+  const StepCosts median = median_of({{1, 10, 3, 4, 5}, {}, {3, 30, 1, 8, 5}, {2, 20, 2, 9, 5}});
+  EXPECT_EQ(median.statistics_seconds, 2);
+  EXPECT_EQ(median.message_seconds, 20);
+  EXPECT_EQ(median.element_seconds, 2);
+  EXPECT_EQ(median.rest_seconds, 8);
+  EXPECT_EQ(median.message_bytes, 5);
+  EXPECT_TRUE(median.are_known());
+  EXPECT_FALSE(median_of({{}}).are_known());
+  EXPECT_FALSE(median_of({}).are_known());
 }
 
 TEST(TrainerLoss, FallsAndBatchesOfOneSampleWork) {

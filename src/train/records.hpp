@@ -2,6 +2,7 @@
 // What a training tells of its steps and epochs.
 #pragma once
 
+#include <cmath>
 #include <limits>
 
 #include "syncbn/tensor_view.hpp"
@@ -18,6 +19,21 @@ struct OtherAccuracies {
   double precise = kNone;          ///< Those of one pass over the training data: PreciseStatistics.
 };
 
+/// What a step costs rank 0, as the mean over an epoch's steps. The four times add up to the mean time of a step. NaN: not
+/// measured.
+struct StepCosts {
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+  double statistics_seconds = kNone;  ///< Of all batch norms, both passes: PassCosts.
+  double message_seconds = kNone;
+  double element_seconds = kNone;
+  double rest_seconds = kNone;   ///< The other layers, the sum of gradients with its message, the update.
+  double message_bytes = kNone;  ///< Sent for batch norm; gradients are not in it.
+
+  bool are_known() const { return !std::isnan(seconds() + message_bytes); }
+  double seconds() const { return statistics_seconds + message_seconds + element_seconds + rest_seconds; }
+};
+
 struct StepRecord {
   Index epoch = 0;  ///< From 1.
   Index step = 0;   ///< Since the start of training, from 1.
@@ -32,6 +48,7 @@ struct EpochRecord {
   double seconds = 0;       ///< Since the start of training.
   double step_seconds = 0;  ///< Median over the epoch's steps, on rank 0.
   OtherAccuracies others;   ///< As EvaluationOptions want.
+  StepCosts costs = {};     ///< Unknown of an epoch before a checkpoint, which does not keep them: metrics.jsonl does.
 };
 
 }  // namespace syncbn::train

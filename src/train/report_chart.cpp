@@ -6,67 +6,29 @@
 #include <cmath>
 #include <cstdio>
 
+#include "report_svg.hpp"
 #include "report_text.hpp"
 
 namespace syncbn::train {
 
 namespace {
 
-// In units of the viewBox, about a pixel each.
-constexpr double kWidth = 440;
+using svg::at;
+using svg::kBottom;
+using svg::kRowHeight;
+using svg::kTop;
+using svg::kWidth;
+using svg::line;
+using svg::open_svg;
+using svg::Range;
+using svg::Scale;
+using svg::text;
+
+// In units of the viewBox.
 constexpr double kLineHeight = 290;
 constexpr double kLeft = 54;
 constexpr double kRight = 16;
-constexpr double kTop = 12;
-constexpr double kBottom = 46;
-constexpr double kRowHeight = 32;
-constexpr double kRowLabels = 70;  // at least
-constexpr double kLetterWidth = 7.4;
 constexpr double kRowValues = 72;
-
-std::string at(double position) { return fixed(position, 1); }
-
-/// From numbers to positions.
-struct Scale {
-  double low = 0;
-  double high = 1;
-  double from = 0;
-  double to = 1;
-  bool is_logarithmic = false;
-
-  double operator()(double value) const {
-    const auto number = [this](double x) { return is_logarithmic ? std::log(x) : x; };
-    return from + (number(value) - number(low)) / (number(high) - number(low)) * (to - from);
-  }
-};
-
-struct Range {
-  double low = HUGE_VAL;
-  double high = -HUGE_VAL;
-
-  void take(double value) {
-    if (!std::isfinite(value)) return;
-    low = std::min(low, value);
-    high = std::max(high, value);
-  }
-  bool is_empty() const { return low > high; }
-};
-
-std::string open_svg(const std::string& id, const std::string& title, const std::string& description, double height) {
-  return "<svg viewBox=\"0 0 " + at(kWidth) + " " + at(height) + "\" role=\"img\" aria-labelledby=\"" + id + "-t " +
-         id + "-d\"><title id=\"" + id + "-t\">" + escape(title) + "</title><desc id=\"" + id + "-d\">" +
-         escape(description) + "</desc>\n";
-}
-
-std::string line(const char* css_class, double x1, double y1, double x2, double y2) {
-  return "<line class=\"" + std::string(css_class) + "\" x1=\"" + at(x1) + "\" y1=\"" + at(y1) + "\" x2=\"" + at(x2) +
-         "\" y2=\"" + at(y2) + "\"/>\n";
-}
-
-std::string text(const char* anchor, double x, double y, const std::string& words, const std::string& more = "") {
-  return "<text text-anchor=\"" + std::string(anchor) + "\" x=\"" + at(x) + "\" y=\"" + at(y) + "\"" + more + ">" +
-         escape(words) + "</text>\n";
-}
 
 /// Shapes differ between classes, for those who see no colours.
 std::string marker(const std::string& css_class, double x, double y, const std::string& tip) {
@@ -205,10 +167,9 @@ Scale row_scale(const RowChart& chart) {
     range = {range.low >= 0 ? std::max(0.0, range.low - margin) : range.low - margin, range.high + margin};
   }
   if (range.low == range.high) range.high = range.low + 1;
-  std::size_t letters = 0;
-  for (const ChartRow& row : chart.rows) letters = std::max(letters, row.label.size());
-  const double labels = std::max(kRowLabels, kLetterWidth * static_cast<double>(letters) + 14);
-  return {range.low, range.high, labels, kWidth - kRowValues, false};
+  std::vector<std::string> labels;
+  for (const ChartRow& row : chart.rows) labels.push_back(row.label);
+  return {range.low, range.high, svg::width_of_labels(labels), kWidth - kRowValues, false};
 }
 
 std::string row_of(const ChartRow& row, RowChart::Marks marks, const Scale& x, double y) {
@@ -217,8 +178,7 @@ std::string row_of(const ChartRow& row, RowChart::Marks marks, const Scale& x, d
   if (std::isfinite(row.middle)) {
     const std::string tip = row.label + ": " + row.value;
     if (marks == RowChart::Marks::bars) {
-      svg += "<rect class=\"bar\" x=\"" + at(x(0)) + "\" y=\"" + at(y - 9) + "\" width=\"" + at(x(row.middle) - x(0)) +
-             "\" height=\"18\"><title>" + escape(tip) + "</title></rect>\n";
+      svg += svg::box("bar", x(0), y - 9, x(row.middle) - x(0), 18, tip);
     }
     if (std::isfinite(row.low) && row.low < row.high) svg += line("whisker", x(row.low), y, x(row.high), y);
     for (const double dot : row.dots) svg += marker(row.css_class, x(dot), y, row.label + ": " + percent(dot / 100));

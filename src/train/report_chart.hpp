@@ -56,6 +56,28 @@ struct RowChart {
 
 std::string svg_of(const RowChart& chart);
 
+/// One horizontal row of parts that add up.
+struct ChartStack {
+  struct Part {
+    std::string css_class;
+    double size = 0;  ///< 0 or more.
+    std::string tip;
+  };
+  std::string label;
+  std::string value;  ///< Written beside it.
+  std::vector<Part> parts;
+};
+
+struct StackChart {
+  std::string id;
+  std::string title;
+  std::string description;
+  std::string x_label;
+  std::vector<ChartStack> rows;
+};
+
+std::string svg_of(const StackChart& chart);
+
 /// Some `count` round numbers that lie in low..high: multiples of 1, 2 or 5 times a power of ten. None unless low < high.
 std::vector<double> round_ticks(double low, double high, int count);
 

@@ -8,15 +8,13 @@
 #include <map>
 
 #include "report_chart.hpp"
+#include "report_costs.hpp"
+#include "report_parts.hpp"
 #include "report_text.hpp"
 
 namespace syncbn::train {
 
 namespace {
-
-std::string tag(const std::string& name, const std::string& content, const std::string& attributes = "") {
-  return "<" + name + (attributes.empty() ? "" : " " + attributes) + ">" + content + "</" + name + ">\n";
-}
 
 /// A sentence whose numbers stay with their units.
 std::string prose(const std::string& sentence) {
@@ -27,17 +25,6 @@ std::string prose(const std::string& sentence) {
     }
   }
   return text;
-}
-
-/// The class that gives an arm its colour, dash and marker.
-std::string arm_class(const RunRecord& run, const std::string& arm) {
-  if (arm == "single" || arm == "sync" || arm == "local") return "arm-" + arm;
-  Index group = 0;
-  for (const std::string& other : run.arms) {
-    if (other == arm) break;
-    if (other.rfind("group:", 0) == 0) ++group;
-  }
-  return "arm-group" + std::to_string(group % 3);
 }
 
 /// What the arms mean, in few words.
@@ -88,26 +75,6 @@ std::string state_cell(const ArmFigures& figures) {
     text += "<small>" + std::to_string(figures.begun - figures.ended) + " not complete</small>";
   if (figures.diverged > 0) text += "<small>" + std::to_string(figures.diverged) + " diverged</small>";
   return text;
-}
-
-/// Of one batch after the other, with a rule in between. `cells` are a row's, without the arm.
-std::string rows_of(const std::vector<ArmFigures>& figures,
-                    const std::function<std::vector<std::string>(const ArmFigures&)>& cells) {
-  std::string rows;
-  for (std::size_t i = 0; i < figures.size(); ++i) {
-    std::string row = "<th scope=\"row\">" + escape(figures[i].arm) + "</th>";
-    for (const std::string& cell : cells(figures[i])) row += "<td>" + cell + "</td>";
-    rows += tag("tr", row, i > 0 && figures[i].batch != figures[i - 1].batch ? "class=\"first\"" : "");
-  }
-  return rows;
-}
-
-/// A table that scrolls by itself where it is wider than the page.
-std::string scrolling_table(const std::string& name, const std::vector<std::string>& titles, const std::string& rows) {
-  std::string head;
-  for (const std::string& title : titles) head += "<th scope=\"col\">" + escape(title) + "</th>";
-  const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
-  return tag("div", table, "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"" + escape(name) + "\"");
 }
 
 std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
@@ -183,15 +150,6 @@ ChartSeries curve_of(const RunRecord& run, const std::string& arm, Index batch) 
 bool has_points(const LineChart& chart) {
   return std::any_of(chart.series.begin(), chart.series.end(),
                      [](const ChartSeries& series) { return !series.points.empty(); });
-}
-
-std::string figure_of(const std::string& title, const std::string& svg, const std::string& caption) {
-  return tag("figure", "\n" + tag("h3", escape(title)) + svg + tag("figcaption", escape(caption)));
-}
-
-/// Samples per process of the arms that split the batch, as an axis has them.
-double samples_per_process(const RunRecord& run, Index batch) {
-  return static_cast<double>(batch) / static_cast<double>(run.ranks);
 }
 
 std::string samples_title(const RunRecord& run, Index batch) {
@@ -281,9 +239,7 @@ std::string times_of(const RunRecord& run, const std::vector<ArmFigures>& figure
   for (const ArmFigures& each : figures) {
     const Spread& time = each.step_seconds;
     if (time.count == 0) continue;
-    const std::string label =
-        run.batches.size() > 1 ? each.arm + ", n = " + number_text(samples_per_process(run, each.batch)) : each.arm;
-    chart.rows.push_back({label,
+    chart.rows.push_back({arm_label(run, each),
                           arm_class(run, each.arm),
                           1e3 * time.median,
                           1e3 * time.smallest,
@@ -291,9 +247,7 @@ std::string times_of(const RunRecord& run, const std::vector<ArmFigures>& figure
                           {},
                           duration(time.median)});
   }
-  const std::string caution =
-      run.shares_cores ? " More ranks than cores: they waited for each other to be scheduled." : "";
-  return chart.rows.empty() ? "" : figure_of(chart.title, svg_of(chart), chart.description + caution);
+  return chart.rows.empty() ? "" : figure_of(chart.title, svg_of(chart), chart.description + cores_caution(run));
 }
 
 /// Figures of little height, in one column.
@@ -377,7 +331,8 @@ std::string report_html(const RunRecord& run) {
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
          tag("title", "syncbn " + escape(run.command) + ": " + escape(run.data)) + tag("style", kReportStyle) +
          "</head>\n<body>\n<main>\n" + header_of(run, verdict) + table_of(run, figures) + charts_of(run, figures) +
-         statistics_of(figures) + checks_of(run) + facts_of(run) + "</main>\n</body>\n</html>\n";
+         costs_of(run, figures) + statistics_of(figures) + checks_of(run) + facts_of(run) +
+         "</main>\n</body>\n</html>\n";
 }
 
 }  // namespace syncbn::train

@@ -190,9 +190,16 @@ class MetricsReader {
     epoch.worst_rank_error = 1 - line.number_within("worst_rank_accuracy", 0, 1);
     epoch.precise_error = 1 - line.number_within("precise_bn_accuracy", 0, 1);
     epoch.step_seconds = line.number_within("step_seconds", 0, kHuge);
+    if (line.has("step_costs")) epoch.costs = costs_in(line.object("step_costs"));
     auto& epochs = training.epochs;  // a training that was taken up again tells some of them twice
     while (!epochs.empty() && epochs.back().epoch >= epoch.epoch) epochs.pop_back();
     epochs.push_back(epoch);
+  }
+
+  static StepCosts costs_in(const Fields& costs) {
+    const auto number = [&costs](const char* key) { return costs.number_within(key, 0, kHuge); };
+    return {number("statistics_seconds"), number("message_seconds"), number("element_seconds"), number("rest_seconds"),
+            number("message_bytes")};
   }
 
   void take_check(const Fields& line) {

@@ -27,6 +27,8 @@ struct RecordedEpoch {
   double best_rank_error = kUnknown;
   double worst_rank_error = kUnknown;
   double precise_error = kUnknown;
+
+  StepCosts costs = {};
 };
 
 /// One training, as far as it came.

@@ -8,11 +8,13 @@ namespace syncbn::train {
 const char* const kReportStyle = R"css(
 :root { color-scheme: light dark; --page: #fff; --text: #1b1d21; --soft: #565c66; --rule: #dcdfe4; --card: #f5f6f8;
   --single: #8d949e; --sync: #0072b2; --local: #d55e00; --group0: #008a64; --group1: #b5548f; --group2: #8a6d00;
-  --notice: #fff4d6; --notice-edge: #c98a00; }
+  --notice: #fff4d6; --notice-edge: #c98a00;
+  --part-statistics: #e0a100; --part-message: #c02f66; --part-element: #1f8f8b; --part-rest: #b9bfc8; }
 @media (prefers-color-scheme: dark) {
   :root { --page: #15171b; --text: #e8eaed; --soft: #a7adb7; --rule: #353a43; --card: #1f2329;
     --single: #8f96a1; --sync: #56b4e9; --local: #ff9249; --group0: #2cc79a; --group1: #e48fc4; --group2: #e6c229;
-    --notice: #3a2f12; --notice-edge: #e6a817; }
+    --notice: #3a2f12; --notice-edge: #e6a817;
+    --part-statistics: #e8b73a; --part-message: #f0679a; --part-element: #3fb8b0; --part-rest: #59606c; }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
@@ -57,6 +59,11 @@ svg text { fill: var(--text); font-size: 13px; font-family: inherit; font-varian
 .mark { fill: var(--arm); stroke: var(--card); stroke-width: 1; }
 .arm-single .mark { opacity: 0.55; }
 .bar { fill: var(--arm); opacity: 0.8; }
+.part-statistics { --part: var(--part-statistics); } .part-message { --part: var(--part-message); }
+.part-element { --part: var(--part-element); } .part-rest { --part: var(--part-rest); }
+.part { fill: var(--part); stroke: var(--card); stroke-width: 1; }
+.patch { background: var(--part); width: 16px; height: 14px; flex: none; border-radius: 2px; }
+section > .charts + .scroll { margin-top: 16px; }
 .whisker { stroke: var(--text); stroke-width: 1.5; } .median { stroke: var(--arm); stroke-width: 3; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 18px; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "step_costs.hpp"
+
 namespace syncbn::train {
 
 namespace {
@@ -26,6 +28,7 @@ ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ba
   figures.batch = batch;
   figures.share = share_of(run, arm, batch);
   std::vector<double> errors, losses, times;
+  std::vector<StepCosts> costs;
   for (const RecordedTraining& training : run.trainings) {
     if (training.id.label != arm || training.id.batch != batch) continue;
     ++figures.begun;
@@ -36,6 +39,7 @@ ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ba
     errors.push_back(final_error(training));
     losses.push_back(final_value(training, [](const RecordedEpoch& epoch) { return epoch.train_loss; }));
     times.push_back(step_seconds(training));
+    for (const RecordedEpoch& epoch : training.epochs) costs.push_back(epoch.costs);
   }
   figures.error = spread_of(errors);
   figures.mean_statistics_error = spread_over(figures, [](const auto& epoch) { return epoch.mean_statistics_error; });
@@ -44,6 +48,7 @@ ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ba
   figures.precise_error = spread_over(figures, [](const auto& epoch) { return epoch.precise_error; });
   figures.train_loss = spread_of(losses);
   figures.step_seconds = spread_of(times);
+  figures.costs = median_of(costs);
   return figures;
 }
 

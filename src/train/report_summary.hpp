@@ -39,6 +39,8 @@ struct ArmFigures {
   Spread best_rank_error;
   Spread worst_rank_error;
   Spread precise_error;
+
+  StepCosts costs;  ///< Medians over epochs and seeds.
 };
 
 /// The median of a number of the last kFinalEpochs epochs.

@@ -58,6 +58,14 @@ std::string duration(double seconds) {
   return fixed(value, digits) + (is_short ? " ms" : " s");
 }
 
+std::string bytes_text(double bytes) {
+  if (!std::isfinite(bytes)) return "-";
+  if (bytes < 999.5) return fixed(bytes, 0) + (fixed(bytes, 0) == "1" ? " byte" : " bytes");
+  const bool is_small = bytes < 999.5e3;
+  const double value = bytes / (is_small ? 1e3 : 1e6);
+  return fixed(value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0) + (is_small ? " kB" : " MB");
+}
+
 std::string counted(Index count, const std::string& thing) {
   return std::to_string(count) + " " + thing + (count == 1 ? "" : "s");
 }

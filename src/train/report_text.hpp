@@ -21,6 +21,9 @@ std::string percent(double fraction);
 /// A time with its unit, three significant digits: "3.41 ms".
 std::string duration(double seconds);
 
+/// "840 bytes", "13.4 kB", "1.25 MB" (thousands); "-" if it is not finite.
+std::string bytes_text(double bytes);
+
 /// "1 seed", "3 seeds".
 std::string counted(Index count, const std::string& thing);
 

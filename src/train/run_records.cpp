@@ -10,6 +10,7 @@
 
 #include "collectives.hpp"
 #include "run_folder.hpp"
+#include "step_costs.hpp"
 #include "syncbn/version.hpp"
 
 namespace syncbn::train {
@@ -138,14 +139,34 @@ void add_accuracies(const OtherAccuracies& others, Json& json) {
   add("precise_bn_accuracy", others.precise);
 }
 
+Json costs_json(const StepCosts& costs) {
+  return {{"statistics_seconds", costs.statistics_seconds},
+          {"message_seconds", costs.message_seconds},
+          {"element_seconds", costs.element_seconds},
+          {"rest_seconds", costs.rest_seconds},
+          {"message_bytes", std::llround(costs.message_bytes)}};
+}
+
+void add_costs(const StepCosts& costs, Json& json) {
+  if (costs.are_known()) json["step_costs"] = costs_json(costs);
+}
+
+StepCosts median_costs(const TrainingResult& result) {
+  std::vector<StepCosts> costs;
+  for (const EpochRecord& epoch : result.epochs) costs.push_back(epoch.costs);
+  return median_of(costs);
+}
+
 Json id_json(const char* kind, const TrainingId& id) {
   return {{"kind", kind}, {"arm", id.label}, {"batch", id.batch}, {"seed", id.seed}};
 }
 
 Json result_json(const TrainingResult& result) {
-  return {{"steps", result.step_losses.size()},    {"train_loss", last_train_loss(result)},
-          {"test_accuracy", result.test_accuracy}, {"seconds", result.seconds},
-          {"diverged", result.diverged},           {"weights_hash", hex_of(result.weights_hash)}};
+  Json json{{"steps", result.step_losses.size()},    {"train_loss", last_train_loss(result)},
+            {"test_accuracy", result.test_accuracy}, {"seconds", result.seconds},
+            {"diverged", result.diverged},           {"weights_hash", hex_of(result.weights_hash)}};
+  add_costs(median_costs(result), json);
+  return json;
 }
 
 Json difference_json(const Difference& difference) {
@@ -199,6 +220,7 @@ std::string epoch_line(const TrainingId& id, const EpochRecord& record) {
                {"seconds", record.seconds},
                {"step_seconds", record.step_seconds}});
   add_accuracies(record.others, json);
+  add_costs(record.costs, json);
   return text_of(json, -1);
 }
 

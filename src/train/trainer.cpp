@@ -13,6 +13,7 @@
 #include "errors.hpp"
 #include "fnv.hpp"
 #include "random.hpp"
+#include "step_costs.hpp"
 #include "syncbn/error.hpp"
 #include "training_step.hpp"
 #include "watched.hpp"
@@ -157,8 +158,9 @@ class TrainingRun {
     const OtherAccuracies others = is_final ? evaluate_(network_, order_, options_.batch) : OtherAccuracies{};
     share_running_stats(network_, ranks_);
     result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
+    const StepCosts costs = take_step_costs(network_, step_seconds_);
     result_.epochs.push_back({epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds(),
-                              median(std::exchange(step_seconds_, {})), others});
+                              median(std::exchange(step_seconds_, {})), others, costs});
     if (ranks_.rank() == 0) observer_.on_epoch(result_.epochs.back());
   }
 

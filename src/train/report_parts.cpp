@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+#include "report_parts.hpp"
+
+#include "report_chart.hpp"
+#include "report_text.hpp"
+
+namespace syncbn::train {
+
+std::string tag(const std::string& name, const std::string& content, const std::string& attributes) {
+  return "<" + name + (attributes.empty() ? "" : " " + attributes) + ">" + content + "</" + name + ">\n";
+}
+
+std::string arm_class(const RunRecord& run, const std::string& arm) {
+  if (arm == "single" || arm == "sync" || arm == "local") return "arm-" + arm;
+  Index group = 0;
+  for (const std::string& other : run.arms) {
+    if (other == arm) break;
+    if (other.rfind("group:", 0) == 0) ++group;
+  }
+  return "arm-group" + std::to_string(group % 3);
+}
+
+double samples_per_process(const RunRecord& run, Index batch) {
+  return static_cast<double>(batch) / static_cast<double>(run.ranks);
+}
+
+std::string arm_label(const RunRecord& run, const ArmFigures& figures) {
+  if (run.batches.size() < 2) return figures.arm;
+  return figures.arm + ", n = " + number_text(samples_per_process(run, figures.batch));
+}
+
+std::string rows_of(const std::vector<ArmFigures>& figures,
+                    const std::function<std::vector<std::string>(const ArmFigures&)>& cells) {
+  std::string rows;
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    std::string row = "<th scope=\"row\">" + escape(figures[i].arm) + "</th>";
+    for (const std::string& cell : cells(figures[i])) row += "<td>" + cell + "</td>";
+    rows += tag("tr", row, i > 0 && figures[i].batch != figures[i - 1].batch ? "class=\"first\"" : "");
+  }
+  return rows;
+}
+
+std::string scrolling_table(const std::string& name, const std::vector<std::string>& titles, const std::string& rows) {
+  std::string head;
+  for (const std::string& title : titles) head += "<th scope=\"col\">" + escape(title) + "</th>";
+  const std::string table = tag("table", "<thead><tr>" + head + "</tr></thead>\n<tbody>\n" + rows + "</tbody>");
+  return tag("div", table, "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"" + escape(name) + "\"");
+}
+
+std::string figure_of(const std::string& title, const std::string& svg, const std::string& caption) {
+  return tag("figure", tag("h3", escape(title)) + svg + tag("figcaption", escape(caption)));
+}
+
+std::string cores_caution(const RunRecord& run) {
+  return run.shares_cores ? " More ranks than cores: they waited for each other to be scheduled." : "";
+}
+
+}  // namespace syncbn::train

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// What the sections of the page are made of. Texts are escaped where it says so; the rest is HTML.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "report_summary.hpp"
+
+namespace syncbn::train {
+
+/// An element and a line break.
+std::string tag(const std::string& name, const std::string& content, const std::string& attributes = "");
+
+/// The class that gives an arm its colour, dash and marker.
+std::string arm_class(const RunRecord& run, const std::string& arm);
+
+/// Samples per process of the arms that split the batch, as an axis has them.
+double samples_per_process(const RunRecord& run, Index batch);
+
+/// The arm, and where there are several batches which one; not escaped.
+std::string arm_label(const RunRecord& run, const ArmFigures& figures);
+
+/// A row an arm, of one batch after the other, with a rule in between. `cells` are a row's, without the arm.
+std::string rows_of(const std::vector<ArmFigures>& figures,
+                    const std::function<std::vector<std::string>(const ArmFigures&)>& cells);
+
+/// A table that scrolls by itself where it is wider than the page. Name and titles are escaped.
+std::string scrolling_table(const std::string& name, const std::vector<std::string>& titles, const std::string& rows);
+
+/// Title and caption are escaped.
+std::string figure_of(const std::string& title, const std::string& svg, const std::string& caption);
+
+/// What is to be said beside times if ranks shared cores; empty if not.
+std::string cores_caution(const RunRecord& run);
+
+}  // namespace syncbn::train
