@@ -31,9 +31,15 @@ struct DriftRecord {
 
   double message_seconds = 0;  ///< From the sums' start on their way to their arrival, computing in between included.
   double wait_seconds = 0;     ///< Of that, what the layer stood still for: the price of synchronizing.
+  double probe_seconds = 0;    ///< What making this record took: the own moments and the comparison.
 };
 
 /// Gets records. A layer calls it on its own rank, in the thread that finishes the pass, after y has been written.
+///
+/// Cost of a call that is wanted: one more finish of the sums and a pass over C channels, whatever N and S are. Measured
+/// on Zen 4: 1.6 us for 4x64x56x56 and 4.5 us for 32x256x14x14, 0.6 and 0.7 % of the forward pass of one rank; the time
+/// with a probe that wants every call, in turns with that without, is 1.00 and 1.01 times it, which is what two layers
+/// without one differ by. For 8x128 (2-D), 1.7 us of 3.6: there a probe should want few calls.
 class DriftProbe {
  public:
   virtual ~DriftProbe() = default;

@@ -96,6 +96,7 @@ TEST(DriftProbe, IsTheDriftOfItsDefinition) {
     EXPECT_EQ(record.count, 60);
     EXPECT_GE(record.wait_seconds, 0);
     EXPECT_GE(record.message_seconds, record.wait_seconds);
+    EXPECT_GT(record.probe_seconds, 0);
   }
 }
 

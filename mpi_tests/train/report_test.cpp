@@ -35,6 +35,11 @@ class ToldRun {
             << R"(,"rest_seconds":)" << 1e-3 * costs[3] << R"(,"message_bytes":)" << costs[4] << "}}\n";
     return *this;
   }
+  ToldRun& drift(Index step, const std::string& drifts, const std::string& layers = R"("bn1","b&n2")") {
+    metrics << R"({"kind":"drift","arm":"sync","batch":16,"seed":1,"epoch":1,"step":)" << step << R"(,"layers":[)"
+            << layers << R"(],"mean_drift":[)" << drifts << "]}\n";
+    return *this;
+  }
   ToldRun& diverge(const std::string& arm, std::uint64_t seed) {
     metrics << R"({"kind":"end","arm":")" << arm << R"(","batch":16,"seed":)" << seed << R"(,"diverged":true})"
             << "\n";
@@ -327,6 +332,48 @@ TEST(ReportCosts, AreNotThereInRunsOfEarlierVersions) {
   const std::string half = report_html(run.record());
   EXPECT_TRUE(contains(half, "<td>-</td>"));
   EXPECT_FALSE(contains(half, "local, message"));
+}
+
+TEST(ReportDrift, IsAHeatMapAndATable) {
+  ToldRun run({1});
+  run.drift(5, "0.02,0.4").drift(15, "0.07,0.45").drift(25, "null,1.5").drift(35, "0.02,0.1");
+  run.metrics << R"({"kind":"drift","arm":"sync","batch":16,"seed":1,"step":45,"layers":["bn1)";  // cut off
+  const std::string page = report_html(run.record("running"));
+  for (const char* words :
+       {"How far local statistics would have been off", "class=\"cells heat0\"", "class=\"cells heat1\"",
+        "class=\"cells heat2\"", "class=\"cells heat4\"", "class=\"cells heat7\"",
+        "b&amp;n2: median 0.43, largest 1.50 at step 25", "bn1: median 0.02, largest 0.07 at step 15", "0.05 to 0.1",
+        "1 or more", "<td>0.40</td><td>0.43</td><td>1.50</td><td>0.10</td>", "class=\"notice\""}) {
+    EXPECT_TRUE(contains(page, words)) << words;
+  }
+  EXPECT_FALSE(contains(page, "cells heat3"));
+  EXPECT_FALSE(contains(page, "nan"));
+  EXPECT_FALSE(contains(report_html(ToldRun({1}).record()), "local statistics"));
+}
+
+TEST(ReportDrift, TakesAStepThatIsToldTwiceOnceAndOneStepToo) {
+  ToldRun run({1});
+  run.drift(5, "0.5,0.5").drift(15, "0.5,0.5").drift(5, "0.1,0.3");
+  const RunRecord record = run.record();
+  ASSERT_EQ(record.trainings.at(0).drifts.size(), 1u);
+  EXPECT_EQ(record.trainings[0].drifts[0].mean_drifts, (std::vector<double>{0.1, 0.3}));
+  EXPECT_TRUE(contains(report_html(record), "class=\"cells heat2\""));
+}
+
+TEST(ReportDrift, IsRefusedIfItIsNone) {
+  const auto refused = [](ToldRun run, const std::string& words) {
+    try {
+      run.record();
+      FAIL() << "accepted, wanted a complaint about " << words;
+    } catch (const DataError& error) {
+      EXPECT_TRUE(contains(error.what(), words)) << error.what();
+    }
+  };
+  refused(std::move(ToldRun({1}).drift(1, "0.5")), "as many numbers as");
+  refused(std::move(ToldRun({1}).drift(1, "", "")), "as many numbers as");
+  refused(std::move(ToldRun({1}).drift(1, "-1,0")), "from 0.0 to");
+  refused(std::move(ToldRun({1}).drift(1, "\"a\",0")), "from 0.0 to");
+  refused(std::move(ToldRun({1}).drift(1, "1,1").drift(2, "1,1", R"("bn1","bn3")")), "those of the line before");
 }
 
 TEST(ReportChart, HasRoundTicks) {

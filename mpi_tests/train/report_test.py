@@ -87,7 +87,7 @@ class ReportTest(unittest.TestCase):
             self.assertIn(words, page.text())
         for words in ("What a step costs", "standing still until the other processes' sums are there"):
             self.assertIn(words, page.text())
-        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 4)
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d") and not name.startswith("drift")]), 4)
         before = (self.out / "report.html").read_bytes()
         (self.out / "report.html").unlink()
         (self.out / "summary.csv").unlink()
@@ -101,7 +101,7 @@ class ReportTest(unittest.TestCase):
     def test_several_batches_get_a_chart_each_and_one_over_n(self):
         self.compare("--batches", "600,300", "--seeds", "1", "--arms", "sync,local,group:2,group:3,group:4,group:5")
         page = self.page()
-        self.assertEqual(len([name for name in page.ids if name.endswith("-d")]), 5)
+        self.assertEqual(len([name for name in page.ids if name.endswith("-d") and not name.startswith("drift")]), 5)
         self.assertIn("Test error at the end over samples per process", page.text())
         self.assertIn("0.05 for a batch of 600, 0.025 for a batch of 300", page.text())
 
@@ -117,6 +117,33 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertNotIn("What a step costs", self.page().text())
         self.assertIn("Time per step", self.page().text())
+
+    def test_sync_on_several_ranks_has_a_heat_map(self):
+        self.compare("--batch", "30", "--seeds", "2", "--arms", "sync,local")
+        lines = [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
+        drifts = [line for line in lines if line["kind"] == "drift"]
+        has_map = RANKS > 1
+        self.assertEqual({(line["arm"], line["seed"]) for line in drifts}, {("sync", 1), ("sync", 2)} if has_map else set())
+        for line in drifts:
+            self.assertEqual(line["layers"], ["bn1", "bn2"])
+            self.assertTrue(all(0 < drift < 10 for drift in line["mean_drift"]), line)
+        for seed in (1, 2):
+            steps = [line["step"] for line in drifts if line["seed"] == seed]
+            self.assertEqual(steps, sorted(set(steps)))
+            self.assertLessEqual(len(steps), 200)
+        page = self.page()
+        self.assertEqual("How far local statistics would have been off" in page.text(), has_map)
+        self.assertEqual("drift30-d" in page.ids, has_map)
+        if not has_map:
+            return
+        text = (self.out / "metrics.jsonl").read_text()
+        self.cut_behind(text, '"kind":"drift"', 40)
+        self.assertEqual(run("report", str(self.out), ranks=1).returncode, 0)
+        self.assertIn("drift30-d", self.page().ids)
+
+    def cut_behind(self, text: str, words: str, characters: int) -> None:
+        """metrics.jsonl ends within the last line that has these words."""
+        (self.out / "metrics.jsonl").write_text(text[:text.rindex(words) + characters])
 
     def test_statistics_have_a_table(self):
         self.compare("--batch", "300", "--seeds", "2", "--arms", "sync,local", "--precise-bn")

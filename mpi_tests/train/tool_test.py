@@ -177,7 +177,7 @@ class CompareTest(ToolTest):
         record = json.loads((self.folder / "out" / "run.json").read_text())
         self.assertTrue(all(check["passed"] for check in record["checks"]))
         for line in (self.folder / "out" / "metrics.jsonl").read_text().splitlines():
-            self.assertIn(json.loads(line)["kind"], ("step", "epoch", "end", "check"))
+            self.assertIn(json.loads(line)["kind"], ("step", "drift", "epoch", "end", "check"))
 
     def test_says_once_that_training_diverged(self):
         result = self.compare("--lr", "1e30", "--seeds", "2")

@@ -191,6 +191,36 @@ TEST(TrainerCosts, MedianLeavesOutWhatIsNotKnown) {
   EXPECT_FALSE(median_of({}).are_known());
 }
 
+/// What rank 0 was told, on rank 0.
+std::vector<StepRecord> drifts_of(const TrainingOptions& training, const char* arm, TrainingResult& result) {
+  std::vector<StepRecord> told;
+  Observer observer;
+  observer.on_step = [&](const StepRecord& record) {
+    if (!record.drifts.empty()) told.push_back(record);
+  };
+  result = train(data(), training, Arm::parse(arm), MPI_COMM_WORLD, observer);
+  return told;
+}
+
+TEST(TrainerDrift, IsToldOfSyncOnSeveralRanks) {
+  TrainingOptions training = options("resnet");
+  training.epochs = 3;
+  TrainingResult result;
+  const std::vector<StepRecord> told = drifts_of(training, "sync", result);
+  EXPECT_EQ(told.empty(), ranks() == 1 || size_t(rank_of(MPI_COMM_WORLD)) > 0);
+  for (const StepRecord& record : told) {
+    ASSERT_EQ(record.drifts.size(), 9u);
+    EXPECT_EQ(record.drifts.front().layer, "bn1");
+    for (const LayerDrift& drift : record.drifts) {
+      EXPECT_GT(drift.mean_drift, 0) << drift.layer;
+      EXPECT_LT(drift.mean_drift, 10) << drift.layer;
+    }
+  }
+  for (const char* arm : {"single", "local", "group:2"}) {
+    EXPECT_TRUE(drifts_of(options("mlp"), arm, result).empty()) << arm;
+  }
+}
+
 TEST(TrainerLoss, FallsAndBatchesOfOneSampleWork) {
   TrainingOptions training = options("mlp");
   training.epochs = 6;

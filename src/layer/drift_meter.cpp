@@ -25,9 +25,11 @@ DriftMeter::DriftMeter(const BatchNormOptions& options, int rank, int ranks)
 void DriftMeter::begin(ChannelSums& sums, const std::byte* body, Index own_count) {
   is_wanted_ = probe_.wants(++record_.call);
   if (!is_wanted_) return;
+  const Clock::time_point start = Clock::now();
   record_.own_count = own_count;
   if (own_count > 0) sums.finish_moments(body, own_count, mean_.data(), mean_lo_.data(), var_.data());
   begun_ = Clock::now();
+  probe_seconds_ = std::chrono::duration<double>(begun_ - start).count();
 }
 
 void DriftMeter::start_waiting() {
@@ -63,6 +65,7 @@ DriftMeter::Drift DriftMeter::drift_from(const BatchNormCache& cache) const {
 
 void DriftMeter::report(const BatchNormCache& cache) {
   if (!is_wanted_) return;
+  const Clock::time_point start = Clock::now();
   const Drift drift = drift_from(cache);
   record_.count = cache.count;
   record_.mean_drift = drift.mean;
@@ -71,6 +74,7 @@ void DriftMeter::report(const BatchNormCache& cache) {
   record_.worst_mean_drift = drift.worst;
   record_.message_seconds = std::chrono::duration<double>(done_ - begun_).count();
   record_.wait_seconds = std::chrono::duration<double>(done_ - waiting_).count();
+  record_.probe_seconds = probe_seconds_ + std::chrono::duration<double>(Clock::now() - start).count();
   probe_.record(record_);
 }
 

@@ -39,6 +39,7 @@ class DriftMeter {
   DriftRecord record_;
   bool is_wanted_ = false;
   std::vector<double> mean_, mean_lo_, var_;  // this rank's own
+  double probe_seconds_ = 0;                  // of the moments
   Clock::time_point begun_, waiting_, done_;
 };
 

@@ -57,7 +57,6 @@ BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, Activ
   options.name = name;
   options.activation = activation;
   options.parameter_type = type;
-  options.measures_costs = true;
   return make_norm(options);
 }
 

@@ -37,7 +37,7 @@ class ArmRanks {
   Index rank() const noexcept { return rank_; }             ///< In trainers().
   Index size() const noexcept { return size_; }
 
-  /// Makes batch norm layers of this arm; those of the first form measure their costs. Their parameter gradients are global if all trainers share, else local.
+  /// Makes batch norm layers of this arm. Their parameter gradients are global if all trainers share, else local.
   BatchNorm make_norm(Index num_features, const std::string& name, Activation activation, DataType type) const;
   BatchNorm make_norm(BatchNormOptions options) const;
 

@@ -123,6 +123,7 @@ Observer make_observer(const TrainingId& id, Progress& progress, RunFolder& fold
   observer.on_step = [id, &progress, &folder](const StepRecord& record) {
     progress.show(record);
     if (is_recorded(record)) folder.record(step_line(id, record));
+    if (!record.drifts.empty()) folder.record(drift_line(id, record));
   };
   observer.on_epoch = [id, &progress, &folder](const EpochRecord& record) {
     progress.show(record);

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "syncbn/tensor_view.hpp"
 
@@ -34,11 +36,20 @@ struct StepCosts {
   double seconds() const { return statistics_seconds + message_seconds + element_seconds + rest_seconds; }
 };
 
+/// One layer in one step.
+struct LayerDrift {
+  std::string layer;
+  double mean_drift = 0;  ///< DriftRecord's, of rank 0; NaN if it cannot be said.
+};
+
 struct StepRecord {
   Index epoch = 0;  ///< From 1.
   Index step = 0;   ///< Since the start of training, from 1.
   Index steps = 0;  ///< Of the whole training.
   double loss = 0;  ///< Mean over the global batch, before the step.
+
+  /// In arm `sync` on several ranks, in some steps (DriftSampler); else none.
+  std::vector<LayerDrift> drifts = {};
 };
 
 struct EpochRecord {

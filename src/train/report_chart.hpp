@@ -2,6 +2,7 @@
 // Charts as inline SVG. Colours and dashes come from the page's style, by class.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -77,6 +78,27 @@ struct StackChart {
 };
 
 std::string svg_of(const StackChart& chart);
+
+/// Where the classes of a heat map's colours, "heat0" to "heat7", begin; below the first is heat0.
+inline constexpr std::array<double, 7> kHeatLimits = {0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1};
+
+struct HeatRow {
+  std::string label;
+  std::vector<double> values;  ///< One a column; NaN: an empty cell.
+  std::string tip;
+};
+
+/// Cells coloured by class, rows from the top.
+struct HeatMap {
+  std::string id;
+  std::string title;
+  std::string description;
+  std::string x_label;
+  std::vector<double> columns;  ///< Where they begin on the x axis, increasing, one at least.
+  std::vector<HeatRow> rows;
+};
+
+std::string svg_of(const HeatMap& map);
 
 /// Some `count` round numbers that lie in low..high: multiples of 1, 2 or 5 times a power of ten. None unless low < high.
 std::vector<double> round_ticks(double low, double high, int count);

@@ -94,6 +94,17 @@ class Fields {
     for (const nlohmann::json& item : list(key)) result.push_back(whole_of(item, key));
     return result;
   }
+  /// NaN for null.
+  std::vector<double> numbers_within(const char* key, double smallest, double largest) const {
+    std::vector<double> result;
+    for (const nlohmann::json& item : list(key)) {
+      const double value = item.is_number() ? item.get<double>() : std::numeric_limits<double>::quiet_NaN();
+      const bool is_good = item.is_null() || (value >= smallest && value <= largest);
+      if (!is_good) refuse(key, "a list of numbers from " + brief(smallest) + " to " + brief(largest));
+      result.push_back(value);
+    }
+    return result;
+  }
   std::vector<std::uint64_t> seeds(const char* key) const {
     std::vector<std::uint64_t> result;
     for (const nlohmann::json& item : list(key)) result.push_back(seed_of(item, key));

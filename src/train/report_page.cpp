@@ -9,6 +9,7 @@
 
 #include "report_chart.hpp"
 #include "report_costs.hpp"
+#include "report_drift.hpp"
 #include "report_parts.hpp"
 #include "report_text.hpp"
 
@@ -331,7 +332,7 @@ std::string report_html(const RunRecord& run) {
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
          tag("title", "syncbn " + escape(run.command) + ": " + escape(run.data)) + tag("style", kReportStyle) +
          "</head>\n<body>\n<main>\n" + header_of(run, verdict) + table_of(run, figures) + charts_of(run, figures) +
-         costs_of(run, figures) + statistics_of(figures) + checks_of(run) + facts_of(run) +
+         costs_of(run, figures) + drift_of(run) + statistics_of(figures) + checks_of(run) + facts_of(run) +
          "</main>\n</body>\n</html>\n";
 }
 

@@ -166,9 +166,11 @@ class MetricsReader {
     if (kind == "check") return take_check(line);
     const std::string arm = line.text("arm");
     if (arm == "control") return;
-    if (kind != "step" && kind != "epoch" && kind != "end") line.refuse("kind", "one that a run writes");
+    if (kind != "step" && kind != "drift" && kind != "epoch" && kind != "end")
+      line.refuse("kind", "one that a run writes");
     RecordedTraining& training = find_or_add({arm, line.whole("batch"), line.seed("seed")}, line);
     if (kind == "step") training.last_step = line.whole("step");
+    if (kind == "drift") take_drift(line, training);
     if (kind == "epoch") take_epoch(line, training);
     if (kind == "end") {
       training.has_ended = true;
@@ -196,6 +198,17 @@ class MetricsReader {
     epochs.push_back(epoch);
   }
 
+  static void take_drift(const Fields& line, RecordedTraining& training) {
+    RecordedDrift drift{line.whole("step"), line.texts("layers"), line.numbers_within("mean_drift", 0, kHuge)};
+    if (drift.layers.empty() || drift.mean_drifts.size() != drift.layers.size()) {
+      line.refuse("mean_drift", "a list of as many numbers as \"layers\" has names, one at least");
+    }
+    auto& drifts = training.drifts;  // a training that was taken up again tells some of them twice
+    while (!drifts.empty() && drifts.back().step >= drift.step) drifts.pop_back();
+    if (!drifts.empty() && drifts.back().layers != drift.layers) line.refuse("layers", "those of the line before");
+    drifts.push_back(std::move(drift));
+  }
+
   static StepCosts costs_in(const Fields& costs) {
     const auto number = [&costs](const char* key) { return costs.number_within(key, 0, kHuge); };
     return {number("statistics_seconds"), number("message_seconds"), number("element_seconds"), number("rest_seconds"),
@@ -217,7 +230,7 @@ class MetricsReader {
       if (std::find(batches.begin(), batches.end(), id.batch) == batches.end()) {
         line.refuse("batch", "a batch of run.json");
       }
-      run_.trainings.push_back({id, {}, 0, false, false, ""});
+      run_.trainings.push_back({id, {}, 0, false, false, "", {}});
     }
     return run_.trainings[place->second];
   }

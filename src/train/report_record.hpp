@@ -31,6 +31,13 @@ struct RecordedEpoch {
   StepCosts costs = {};
 };
 
+/// How far rank 0's statistics were from the batch's in one step.
+struct RecordedDrift {
+  Index step = 0;
+  std::vector<std::string> layers;  ///< In the order of the forward pass; one at least.
+  std::vector<double> mean_drifts;  ///< As many; kUnknown where it could not be said.
+};
+
 /// One training, as far as it came.
 struct RecordedTraining {
   TrainingId id;
@@ -39,6 +46,7 @@ struct RecordedTraining {
   bool has_ended = false;
   bool has_diverged = false;
   std::string weights_hash;
+  std::vector<RecordedDrift> drifts;  ///< By increasing step.
 };
 
 struct RecordedCheck {

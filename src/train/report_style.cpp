@@ -9,12 +9,16 @@ const char* const kReportStyle = R"css(
 :root { color-scheme: light dark; --page: #fff; --text: #1b1d21; --soft: #565c66; --rule: #dcdfe4; --card: #f5f6f8;
   --single: #8d949e; --sync: #0072b2; --local: #d55e00; --group0: #008a64; --group1: #b5548f; --group2: #8a6d00;
   --notice: #fff4d6; --notice-edge: #c98a00;
-  --part-statistics: #e0a100; --part-message: #c02f66; --part-element: #1f8f8b; --part-rest: #b9bfc8; }
+  --part-statistics: #e0a100; --part-message: #c02f66; --part-element: #1f8f8b; --part-rest: #b9bfc8;
+  --heat0: #e3ebf4; --heat1: #c6dbef; --heat2: #9ecae1; --heat3: #6baed6; --heat4: #3a8cc1; --heat5: #1c6aaa;
+  --heat6: #0b4a83; --heat7: #062c55; }
 @media (prefers-color-scheme: dark) {
   :root { --page: #15171b; --text: #e8eaed; --soft: #a7adb7; --rule: #353a43; --card: #1f2329;
     --single: #8f96a1; --sync: #56b4e9; --local: #ff9249; --group0: #2cc79a; --group1: #e48fc4; --group2: #e6c229;
     --notice: #3a2f12; --notice-edge: #e6a817;
-    --part-statistics: #e8b73a; --part-message: #f0679a; --part-element: #3fb8b0; --part-rest: #59606c; }
+    --part-statistics: #e8b73a; --part-message: #f0679a; --part-element: #3fb8b0; --part-rest: #59606c;
+    --heat0: #252f3c; --heat1: #22435f; --heat2: #235b86; --heat3: #2c77ae; --heat4: #4c98cf; --heat5: #82bae4;
+    --heat6: #b5d8f3; --heat7: #ebf5fd; }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
@@ -63,6 +67,10 @@ svg text { fill: var(--text); font-size: 13px; font-family: inherit; font-varian
 .part-element { --part: var(--part-element); } .part-rest { --part: var(--part-rest); }
 .part { fill: var(--part); stroke: var(--card); stroke-width: 1; }
 .patch { background: var(--part); width: 16px; height: 14px; flex: none; border-radius: 2px; }
+.heat0 { --part: var(--heat0); } .heat1 { --part: var(--heat1); } .heat2 { --part: var(--heat2); }
+.heat3 { --part: var(--heat3); } .heat4 { --part: var(--heat4); } .heat5 { --part: var(--heat5); }
+.heat6 { --part: var(--heat6); } .heat7 { --part: var(--heat7); }
+.cells { fill: var(--part); shape-rendering: crispEdges; } .tip { fill: transparent; }
 section > .charts + .scroll { margin-top: 16px; }
 .whisker { stroke: var(--text); stroke-width: 1.5; } .median { stroke: var(--arm); stroke-width: 3; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 18px; margin: 0; }

@@ -71,8 +71,9 @@ struct RunDescription {
 RunDescription describe_run(const std::string& command, const std::string& command_line, const DataSet& data,
                             const ComparisonOptions& options, MPI_Comm comm);
 
-/// Lines of metrics.jsonl: while a network trains, at its end, and when sync has been checked against single.
+/// Lines of metrics.jsonl: while a network trains (drift_line() of a record that has drifts), at its end, and when sync has been checked against single.
 std::string step_line(const TrainingId& id, const StepRecord& record);
+std::string drift_line(const TrainingId& id, const StepRecord& record);
 std::string epoch_line(const TrainingId& id, const EpochRecord& record);
 std::string end_line(const TrainingId& id, const TrainingResult& result);
 std::string check_line(const SyncCheck& check);

@@ -212,6 +212,18 @@ std::string step_line(const TrainingId& id, const StepRecord& record) {
   return text_of(json, -1);
 }
 
+std::string drift_line(const TrainingId& id, const StepRecord& record) {
+  Json layers = Json::array();
+  Json drifts = Json::array();
+  for (const LayerDrift& drift : record.drifts) {
+    layers.push_back(drift.layer);
+    drifts.push_back(drift.mean_drift);  // null for NaN
+  }
+  Json json = id_json("drift", id);
+  json.update({{"epoch", record.epoch}, {"step", record.step}, {"layers", layers}, {"mean_drift", drifts}});
+  return text_of(json, -1);
+}
+
 std::string epoch_line(const TrainingId& id, const EpochRecord& record) {
   Json json = id_json("epoch", id);
   json.update({{"epoch", record.epoch},

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <utility>
 
 #include "checkpoint.hpp"
 #include "checkpoint_state.hpp"
 #include "collectives.hpp"
+#include "drift_sampler.hpp"
 #include "errors.hpp"
 #include "fnv.hpp"
 #include "random.hpp"
@@ -40,13 +42,31 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-Network<float> make_started_network(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks) {
+/// Where statistics are shared by several ranks, on rank 0; else none.
+std::shared_ptr<DriftSampler> make_drift_sampler(const Arm& arm, const ArmRanks& ranks, Index steps) {
+  const bool is_wanted = arm.kind == Arm::Kind::sync && ranks.size() > 1 && ranks.rank() == 0;
+  return is_wanted ? std::make_shared<DriftSampler>(steps) : nullptr;
+}
+
+Network<float> make_started_network(const DataSet& data, const TrainingOptions& options, const ArmRanks& ranks,
+                                    const std::shared_ptr<DriftSampler>& sampler) {
+  Index layers = 0;
+  Index channels = 0;
   const NormFactory make_norm = [&](Index num_features, const std::string& name, Activation activation) {
-    return ranks.make_norm(num_features, name, activation, DataType::f32);
+    ++layers;
+    channels += num_features;
+    BatchNormOptions layer;
+    layer.num_features = num_features;
+    layer.name = name;
+    layer.activation = activation;
+    layer.measures_costs = true;
+    layer.drift_probe = sampler;
+    return ranks.make_norm(layer);
   };
   Network<float> network = make_network<float>(options.network, data.train.shape, kClassCount, make_norm);
   initialize(network, options.seed);
   if (options.start == TrainingOptions::Start::nudged) nudge_weights(network, options.seed);
+  if (sampler) sampler->set_layers(layers, channels);
   return network;
 }
 
@@ -97,7 +117,8 @@ class TrainingRun {
         observer_(observer),
         continuation_(continuation),
         ranks_(arm, comm),
-        network_(make_started_network(data, options, ranks_)),
+        drift_(make_drift_sampler(arm, ranks_, data.train.count / options.batch * options.epochs)),
+        network_(make_started_network(data, options, ranks_, drift_)),
         step_(network_, options.sgd, data.train, ranks_),
         dealer_(make_dealer(data, options, ranks_)),
         evaluate_(options.network, data, ranks_, options.evaluation),
@@ -141,13 +162,22 @@ class TrainingRun {
       dealer_.deal(order_, options_.batch, epoch);
     }
     step_.set_stop_wish(continuation_.wants_stop());
+    if (drift_) drift_->begin_step(done() + 1);
     const Stopwatch step_watch;
     const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
                               learning_rate(options_.sgd, {done(), steps_, steps_per_epoch_}));
     step_seconds_.push_back(step_watch.seconds());
     result_.step_losses.push_back(loss);
     result_.diverged = !std::isfinite(loss);
-    if (ranks_.rank() == 0) observer_.on_step({epoch, done(), steps_, loss});
+    if (ranks_.rank() == 0) tell(epoch, loss);
+  }
+
+  void tell(Index epoch, double loss) {
+    StepRecord record{epoch, done(), steps_, loss};
+    if (drift_) record.drifts = drift_->end_step(step_seconds_.back());
+    const Stopwatch writing;
+    observer_.on_step(record);
+    if (drift_) drift_->spend(writing.seconds());
   }
 
   void end_epoch() {
@@ -189,6 +219,7 @@ class TrainingRun {
   const Stopwatch watch_;
   double seconds_before_ = 0;  // of the processes before this one
   ArmRanks ranks_;
+  std::shared_ptr<DriftSampler> drift_;  // of rank 0 in arm sync
   Network<float> network_;
   TrainingStep step_;
   SampleDealer dealer_;
