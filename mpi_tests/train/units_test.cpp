@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "train/idle_ranks.hpp"
 #include "train/trainer.hpp"
 
 namespace syncbn::train {
@@ -77,6 +78,40 @@ TEST(ShareSizes, AreThoseOfRanksAndOfNormGroups) {
   EXPECT_EQ(samples_per_norm({Arm::Kind::group, 2}, 16, 4).smallest, 8);
   EXPECT_EQ(samples_per_norm({Arm::Kind::sync, 0}, 16, 4).smallest, 16);
   EXPECT_EQ(samples_per_rank({Arm::Kind::single, 0}, 16, 4).smallest, 16);
+}
+
+TEST(ShareSizes, OfRanksWithoutSamplesAreZeroAndNothingIsNormalizedThere) {
+  const Arm local{Arm::Kind::local, 0};
+  EXPECT_EQ(samples_per_rank(local, 4, 4).smallest, 0);  // 2, 2, 0 and 0
+  EXPECT_EQ(samples_per_rank(local, 4, 4).largest, 2);
+  EXPECT_EQ(samples_per_norm(local, 4, 4).smallest, 2);
+  EXPECT_EQ(samples_per_rank(local, 9, 4).smallest, 0);  // 4, 4, 1 and 0
+  EXPECT_EQ(samples_per_norm(local, 9, 4).smallest, 1);
+  EXPECT_EQ(samples_per_norm({Arm::Kind::group, 2}, 4, 4).smallest, 4);
+  EXPECT_EQ(samples_per_rank({Arm::Kind::single, 0}, 1, 4).smallest, 1);
+}
+
+TEST(IdleRanks, AreThoseWithoutASample) {
+  for (Index ranks = 1; ranks <= 12; ++ranks) {
+    for (Index batch = 1; batch <= 40; ++batch) {
+      Index idle = 0;
+      for (Index rank = 0; rank < ranks; ++rank) idle += shard_of_rank(batch, rank, ranks).samples.count == 0 ? 1 : 0;
+      EXPECT_EQ(idle_ranks(batch, ranks), idle) << batch << " samples, " << ranks << " ranks";
+      if (batch % kUnitCount == 0 && ranks <= kUnitCount) {
+        EXPECT_EQ(idle, 0) << "the sentence promises it";
+      }
+    }
+  }
+  EXPECT_EQ(idle_ranks(64, 1000000000000000), 1000000000000000 - 8);
+}
+
+TEST(IdleRanks, AreSpokenOfWhereThereAreAny) {
+  EXPECT_EQ(idle_sentence({64, 8}, 8), "");
+  EXPECT_EQ(
+      idle_sentence({4, 64, 9}, 4),
+      "2 of 4 ranks have no samples at a global batch of 4, 1 at 9: a batch is cut into 8 units and ranks take whole "
+      "ones, so all have samples if there are at most 8 ranks and the batch is a multiple of 8.");
+  EXPECT_NE(idle_sentence({64}, 11).find("3 of 11 ranks have no samples"), std::string::npos);
 }
 
 }  // namespace

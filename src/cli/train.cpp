@@ -10,6 +10,7 @@
 #include "command.hpp"
 #include "train/checkpoint.hpp"
 #include "train/collectives.hpp"
+#include "train/idle_ranks.hpp"
 #include "train/load_data.hpp"
 #include "train/stop_signals.hpp"
 #include "train/trainer.hpp"
@@ -63,6 +64,9 @@ void print_result(const train::RunDescription& run, const train::DataSet& data, 
     std::printf("train loss: %.6f\n", result.epochs.back().train_loss);
   }
   std::printf("test accuracy: %.2f %%\n", 100.0 * result.test_accuracy);
+  const bool is_split = run.options.arms[0].kind != train::Arm::Kind::single;
+  const std::string idle = is_split ? train::idle_sentence({training.batch}, run.ranks) : "";
+  if (!idle.empty()) std::printf("%s\n", idle.c_str());
   std::printf("weights hash: %s\n", train::hex_of(result.weights_hash).c_str());
 }
 

@@ -22,6 +22,13 @@ std::int64_t correct_in_block(Network<float>& network, const LabelledImages& ima
   return count_correct(logits, images.labels.data() + first);
 }
 
+constexpr std::int64_t kNoStatistics = -1;
+
+/// Not those of a rank that never had a sample of a batch: they are as they began.
+bool has_statistics(const Network<float>& network) {
+  return network.trainables.norms.front()->num_batches_tracked() > 0;
+}
+
 /// Running means and variances of all layers, one after the other.
 std::vector<double> statistics_of(const Network<float>& network) {
   std::vector<double> all;
@@ -73,22 +80,24 @@ OtherAccuracies Evaluator::operator()(Network<float>& network, const std::vector
 }
 
 void Evaluator::compare_ranks(Network<float>& network, OtherAccuracies& accuracies) const {
+  const bool has_own = has_statistics(network);
   Tensor<float> x;
-  std::int64_t correct = 0;
-  for (Index block = 0; block * kBlock < data_.test.count; ++block) {
+  std::int64_t correct = has_own ? 0 : kNoStatistics;
+  for (Index block = 0; has_own && block * kBlock < data_.test.count; ++block) {
     correct += correct_in_block(network, data_.test, block, x);
   }
   std::vector<std::int64_t> by_rank(static_cast<std::size_t>(ranks_.size()));
   by_rank[static_cast<std::size_t>(ranks_.rank())] = correct;
   all_reduce_sum(ranks_.trainers(), by_rank.data(), ranks_.size());
+  std::erase(by_rank, kNoStatistics);  // rank 0's stay
   const auto [worst, best] = std::minmax_element(by_rank.begin(), by_rank.end());
   accuracies.worst_rank = static_cast<double>(*worst) / static_cast<double>(data_.test.count);
   accuracies.best_rank = static_cast<double>(*best) / static_cast<double>(data_.test.count);
 
   const std::vector<double> own = statistics_of(network);
-  std::vector<double> mean = own;
+  std::vector<double> mean = has_own ? own : std::vector<double>(own.size());
   all_reduce_sum(ranks_.trainers(), mean.data(), static_cast<Index>(mean.size()));
-  for (double& value : mean) value /= static_cast<double>(ranks_.size());
+  for (double& value : mean) value /= static_cast<double>(by_rank.size());
   set_statistics(mean, network);
   accuracies.mean_statistics = test_accuracy(network, data_.test, ranks_);
   set_statistics(own, network);

@@ -34,6 +34,7 @@ class Evaluator {
   OtherAccuracies operator()(Network<float>& network, const std::vector<Index>& order, Index batch);
 
  private:
+  /// Of the ranks that have statistics.
   void compare_ranks(Network<float>& network, OtherAccuracies& accuracies) const;
 
   const std::string& name_;

@@ -11,7 +11,8 @@
 
 namespace syncbn::train {
 
-/// Test accuracies with other statistics than those that are kept, rank 0's. NaN: not evaluated.
+/// Test accuracies with other statistics than those that are kept, rank 0's. NaN: not evaluated. Ranks that never had a sample
+/// have no statistics of their own: "the ranks" are the others.
 struct OtherAccuracies {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 

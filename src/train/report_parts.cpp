@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "report_parts.hpp"
 
+#include <algorithm>
+
+#include "idle_ranks.hpp"
 #include "report_chart.hpp"
 #include "report_text.hpp"
 
@@ -21,7 +24,8 @@ std::string arm_class(const RunRecord& run, const std::string& arm) {
 }
 
 double samples_per_process(const RunRecord& run, Index batch) {
-  return static_cast<double>(batch) / static_cast<double>(run.ranks);
+  const Index busy = std::max<Index>(1, run.ranks - idle_ranks(batch, run.ranks));
+  return static_cast<double>(batch) / static_cast<double>(busy);
 }
 
 std::string arm_label(const RunRecord& run, const ArmFigures& figures) {

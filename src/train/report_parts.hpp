@@ -16,7 +16,7 @@ std::string tag(const std::string& name, const std::string& content, const std::
 /// The class that gives an arm its colour, dash and marker.
 std::string arm_class(const RunRecord& run, const std::string& arm);
 
-/// Samples per process of the arms that split the batch, as an axis has them.
+/// Samples per process of the arms that split the batch, as an axis has them: of the processes that have any.
 double samples_per_process(const RunRecord& run, Index batch);
 
 /// The arm, and where there are several batches which one; not escaped.

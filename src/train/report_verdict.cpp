@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "idle_ranks.hpp"
 #include "report_summary.hpp"
 #include "report_text.hpp"
 
@@ -307,6 +308,11 @@ std::string plain_headline(const RunRecord& run, const std::vector<ArmFigures>& 
   return "Test error at the end" + (handing.empty() ? "" : ", with samples " + handing) + ": " + errors + ".";
 }
 
+/// Whether there is an arm in which all ranks train.
+bool splits_batches(const RunRecord& run) {
+  return std::any_of(run.arms.begin(), run.arms.end(), [](const std::string& arm) { return arm != "single"; });
+}
+
 std::string unfinished_text(const RunRecord& run) {
   if (run.is_finished) return "";
   const std::size_t wanted = run.arms.size() * run.batches.size() * std::max<std::size_t>(1, run.seeds.size());
@@ -362,6 +368,7 @@ Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures)
         "their own.");
   }
   if (!diverged.empty()) add("Training diverged in " + diverged + ".");
+  if (splits_batches(run)) add(idle_sentence(run.batches, run.ranks));
   if (run.epochs > 0) add(sync_sentence(run));
   return verdict;
 }

@@ -14,6 +14,7 @@
 #include "drift_sampler.hpp"
 #include "errors.hpp"
 #include "fnv.hpp"
+#include "idle_ranks.hpp"
 #include "random.hpp"
 #include "step_costs.hpp"
 #include "syncbn/error.hpp"
@@ -245,7 +246,7 @@ void broadcast_result(MPI_Comm comm, TrainingResult& result) {
   broadcast(comm, result.stopped);
 }
 
-/// Shares of blocks of `block_size` consecutive ranks.
+/// Shares of blocks of `block_size` consecutive ranks; those of 0 are not counted.
 ShareSizes share_sizes(Index batch, Index ranks, Index block_size) {
   ShareSizes sizes{batch, 0};
   for (Index first = 0; first < ranks; first += block_size) {
@@ -312,7 +313,10 @@ void check_options(const TrainingOptions& options, const DataSet& data) {
 }
 
 ShareSizes samples_per_rank(const Arm& arm, Index batch, Index ranks) {
-  return share_sizes(batch, arm.kind == Arm::Kind::single ? 1 : ranks, 1);
+  if (arm.kind == Arm::Kind::single) return {batch, batch};
+  ShareSizes sizes = share_sizes(batch, ranks, 1);
+  if (idle_ranks(batch, ranks) > 0) sizes.smallest = 0;
+  return sizes;
 }
 
 ShareSizes samples_per_norm(const Arm& arm, Index batch, Index ranks) {

@@ -71,16 +71,16 @@ struct TrainingResult {
   bool stopped = false;   ///< Because Continuation::wants_stop() said so, with steps left. There are no weights then.
 };
 
-/// Samples of one step that come together: from the smallest share to the largest; shares of 0 are not counted.
+/// Samples of one step that come together: from the smallest share to the largest.
 struct ShareSizes {
   Index smallest = 0;
   Index largest = 0;
 };
 
-/// What one rank computes.
+/// What one rank computes; 0 if it has no samples.
 ShareSizes samples_per_rank(const Arm& arm, Index batch, Index ranks);
 
-/// What is normalized with one set of statistics.
+/// What is normalized with one set of statistics: at least one sample.
 ShareSizes samples_per_norm(const Arm& arm, Index batch, Index ranks);
 
 /// FNV-1a, 64 bits, over the bytes of both vectors, one after the other.
