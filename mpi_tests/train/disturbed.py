@@ -55,6 +55,6 @@ class DisturbedTest(ToolTest):
     def records(self, folder: pathlib.Path) -> list[dict]:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for line in lines:
-            for time_of in ("seconds", "step_seconds"):
+            for time_of in ("seconds", "step_seconds", "step_costs"):
                 line.pop(time_of, None)
         return lines
