@@ -9,7 +9,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from disturbed import DisturbedTest, ranks_of, start, wait_for_line  # noqa: E402
+from disturbed import DisturbedTest, ranks_of, start, steps_in, wait_for_steps  # noqa: E402
 from tool import RANKS, run, value_after, write_cifar  # noqa: E402
 
 STEPS = 18
@@ -31,10 +31,10 @@ class ImagesTest(DisturbedTest):
     def stop_in_the_middle(self, number: int, command: tuple[str, ...]) -> None:
         """Sends the signal to the last rank when some steps have been done; the training must not have ended by itself."""
         process = start(*command, "--out", str(self.out))
-        wait_for_line(process, self.out / "metrics.jsonl", 8)
+        wait_for_steps(process, self.out / "metrics.jsonl", 7)
         os.kill(ranks_of(process)[-1], number)
         self.finish(process)
-        steps = (self.out / "metrics.jsonl").read_text().count('"kind":"step"')
+        steps = steps_in(self.out / "metrics.jsonl")
         self.assertTrue(4 <= steps < STEPS, f"{steps} steps: not in the middle")
 
     def assert_goes_on(self, command: tuple[str, ...], whole: pathlib.Path, wanted_hash: str) -> None:

@@ -12,7 +12,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from disturbed import LIMIT_SECONDS, DisturbedTest, ranks_of, start, wait_for_line  # noqa: E402
+from disturbed import LIMIT_SECONDS, DisturbedTest, ranks_of, start, steps_in, wait_for_steps  # noqa: E402
 from tool import RANKS, ToolTest, run, value_after  # noqa: E402
 
 TRAIN = ("train", "--network", "cnn", "--epochs", "3", "--batch", "50", "--quiet")  # 180 steps
@@ -41,9 +41,9 @@ class CheckpointTest(DisturbedTest):
             kills = 0
             for attempt in range(4):
                 go_on = ("--resume",) if (self.out / "checkpoint.syncbn").exists() else ()
-                have = len((self.out / "metrics.jsonl").read_text().splitlines()) if go_on else 7
+                have = steps_in(self.out / "metrics.jsonl") if go_on else 7
                 process = start(*TRAIN, *options, "--out", str(self.out), *go_on)
-                wait_for_line(process, self.out / "metrics.jsonl", have + moments.randint(1, 30))
+                wait_for_steps(process, self.out / "metrics.jsonl", have + moments.randint(1, 30))
                 time.sleep(moments.uniform(0, 0.01))
                 if process.poll() is None:
                     try:
@@ -62,7 +62,7 @@ class CheckpointTest(DisturbedTest):
         whole = self.whole()
         for number in (signal.SIGTERM, signal.SIGINT):
             process = start(*TRAIN, "--out", str(self.out))
-            wait_for_line(process, self.out / "metrics.jsonl", 20)
+            wait_for_steps(process, self.out / "metrics.jsonl", 20)
             os.kill(ranks_of(process)[-1], number)
             stdout, stderr = self.finish(process)
             self.assertEqual(process.returncode, 0, stderr)
@@ -75,7 +75,7 @@ class CheckpointTest(DisturbedTest):
     def test_a_signal_to_mpirun_leaves_a_checkpoint(self):
         whole = self.whole()
         process = start(*TRAIN, "--out", str(self.out))
-        wait_for_line(process, self.out / "metrics.jsonl", 20)
+        wait_for_steps(process, self.out / "metrics.jsonl", 20)
         process.send_signal(signal.SIGTERM)
         self.finish(process)
         self.assertTrue((self.out / "checkpoint.syncbn").exists())
@@ -94,7 +94,7 @@ class CheckpointTest(DisturbedTest):
     @unittest.skipIf(RANKS > 1, "one process is enough")
     def test_a_second_signal_ends_it_at_once(self):
         process = start("train", "--network", "cnn", "--epochs", "1000", "--quiet", "--out", str(self.out))
-        wait_for_line(process, self.out / "metrics.jsonl", 5)
+        wait_for_steps(process, self.out / "metrics.jsonl", 5)
         for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):  # both come at the same moment
             process.send_signal(number)
         self.finish(process)

@@ -26,12 +26,17 @@ def ranks_of(process: subprocess.Popen) -> list[int]:
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
-def wait_for_line(process: subprocess.Popen, metrics: pathlib.Path, lines: int) -> None:
-    """Until metrics.jsonl has so many lines, or the process has ended."""
+def steps_in(metrics: pathlib.Path) -> int:
+    """Steps that have been recorded."""
+    return metrics.read_text().count('"kind":"step"')
+
+
+def wait_for_steps(process: subprocess.Popen, metrics: pathlib.Path, steps: int) -> None:
+    """Until so many steps have been recorded, or the process has ended."""
     end = time.monotonic() + LIMIT_SECONDS
     while process.poll() is None and time.monotonic() < end:
         try:
-            if len(metrics.read_text().splitlines()) >= lines:
+            if steps_in(metrics) >= steps:
                 return
         except FileNotFoundError:
             pass  # not yet, or replaced just now
