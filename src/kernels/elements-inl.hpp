@@ -211,7 +211,9 @@ HWY_INLINE void run_all_rows(Index rows, Index pitch, Index channels, bool strea
   constexpr Index kSmallPass = Index{2} << 20;
   constexpr Index kBytes = static_cast<Index>(sizeof(typename Pass::Element)) * (Pass::kInputs + 1);
   const bool prefetches = rows * channels * kBytes <= kSmallPass || (streams && Pass::kInputs == 1);
-  if (channels < 128 || (channels > 512 && prefetches)) {
+  if (pitch != channels) {  // parts of rows: not in the order of addresses anyway
+    run_all_rows_by<2, true>(rows, pitch, channels, pass, access);
+  } else if (channels < 128 || (channels > 512 && prefetches)) {
     run_all_rows_by<4, true>(rows, pitch, channels, pass, access);
   } else if (channels > 512) {
     run_all_rows_by<4, false>(rows, pitch, channels, pass, access);
