@@ -22,8 +22,8 @@ struct Sharding {
     dirichlet,  ///< Each unit has a class mix of its own, for the whole training.
   };
   Kind kind = Kind::iid;
-  double alpha =
-      0;  ///< Of the symmetric Dirichlet distribution of mixes; positive. Small: few classes, large: all alike.
+  /// Of the symmetric Dirichlet distribution of mixes; positive. Small: few classes, large: all alike.
+  double alpha = 0;
 
   /// "iid", "by-class" or "dirichlet:ALPHA". Throws UsageError.
   static Sharding parse(const std::string& text);
