@@ -83,8 +83,8 @@ class Communicator {
   /// with no samples, updates their running statistics, and returns when all ranks have called it, on each of them the
   /// lowest rank that had data in the last step, from which parameters may be broadcast. It knows nothing of messages of the
   /// program's own (gradients, for instance), nor of other communicators: join one when the other is done. Throws what the
-  /// others throw; then it may be called again. Collective in the end. Needs MPI, and MPI_THREAD_MULTIPLE if layers are used
-  /// by several threads.
+  /// others throw; then it has to be called again, and layers refuse to train until it has returned. Collective in the
+  /// end. Needs MPI, and MPI_THREAD_MULTIPLE if layers are used by several threads.
   int join();
 
   /// Waits for a request of the caller's on these ranks with the deadline of this communicator: trainers get the same

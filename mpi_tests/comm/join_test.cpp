@@ -229,19 +229,26 @@ TEST(Join, ARankThatHasNotComeBackCannotTrain) {
 }
 
 // The last rank may already be in join() when the others learn of its error: channels that have had their last round by
-// then must not begin another one, in which they would be alone.
+// then must not begin another one, in which they would be alone, whether join() or a layer asks for it.
 TEST(Join, AnErrorInTheLastStepLeavesNobodyBehind) {
   if (world_size() == 1) GTEST_SKIP() << "needs 2 ranks";
-  Communicator world(MPI_COMM_WORLD);
+  Communicator world(MPI_COMM_WORLD, {.deadline_seconds = 20.0});
   std::vector<BatchNorm> layers;
   for (int i = 0; i < 6; ++i) layers.emplace_back(BatchNormOptions{.num_features = 2}, world);
   Tensor<float> wrong(2, 4, {}, Layout::channels_first);
+  Tensor<float> right(1, 2, {}, Layout::channels_first);
   const bool is_last = world_rank() == world_size() - 1;
   for (int repeat = 0; repeat < 150; ++repeat) {
     BatchNorm& layer = layers[static_cast<std::size_t>(repeat) % layers.size()];
     const auto train = [&] { layer.forward_train(wrong.view(), wrong.view()); };
     const Caught caught = error_of([&] { is_last ? train() : static_cast<void>(world.join()); });
     EXPECT_EQ(caught.code, ErrorCode::shape) << caught.text;
+    if (!is_last) {
+      for (BatchNorm& any : layers) {
+        const Caught refused = error_of([&] { any.forward_train(right.view(), right.view()); });
+        ASSERT_EQ(refused.code, ErrorCode::state) << refused.text << ", repeat " << repeat;
+      }
+    }
     world.join();
     MPI_Barrier(MPI_COMM_WORLD);  // hangs if a rank has not come back
   }

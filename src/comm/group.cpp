@@ -230,6 +230,7 @@ int Group::join() {
       if (!rounds->is_over()) open.push_back(rounds);
     }
   }
+  has_to_join_again_ = true;
   while (!open.empty()) {
     for (Rounds* rounds : open) rounds->begin_absent();
     OpenRounds any(open);
@@ -247,6 +248,7 @@ int Group::end_join() {
   int last = -1;
   for (Rounds* rounds : rounds_) last = std::max(last, rounds->end_join());
   if (last >= 0) last_rank_with_data_ = last;
+  has_to_join_again_ = false;
   return last_rank_with_data_;
 }
 

@@ -2,6 +2,7 @@
 // A group of ranks with all that its members need to talk: transport, watch, and the rounds that belong to no layer.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -71,6 +72,9 @@ class Group {
   /// Answers in them until all ranks have called join(). Returns the lowest rank that had data in the last round of any
   /// that had some; 0 if there was none.
   int join();
+  /// An error has ended join(): some channels may have had their last round already, and the others answer in none of them
+  /// but by join(), so this rank can only call that again.
+  bool has_to_join_again() const noexcept { return has_to_join_again_; }
 
  private:
   class OpenRounds;
@@ -87,6 +91,7 @@ class Group {
   std::mutex mutex_;
   std::vector<Rounds*> rounds_;
   int last_rank_with_data_ = 0;
+  std::atomic<bool> has_to_join_again_{false};
 };
 
 }  // namespace syncbn::comm

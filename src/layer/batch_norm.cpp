@@ -246,9 +246,9 @@ void BatchNorm::Impl::forward_with_own_statistics(const ConstTensorView& x, cons
 
 /// The message is in use while a pass is in flight.
 void BatchNorm::Impl::check_idle(const char* pass) const {
-  if (in_flight_ == InFlight::nothing && !rounds_->is_in_flight()) return;
+  const bool has_joined = communicator.group().has_to_join_again();
+  if (in_flight_ == InFlight::nothing && !rounds_->is_in_flight() && !has_joined) return;
   communicator.group().watch().throw_if_failed();  // what failed with the group stays in flight
-  const bool has_joined = in_flight_ == InFlight::nothing;
   throw StateError(layer::where(options, pass) + (has_joined ? " this rank has not come back from join()"
                                                              : " a pass that was begun has not been finished"));
 }
