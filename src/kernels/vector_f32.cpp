@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#define SYNCBN_VECTOR_TYPE float
+#include "kernels/vector-inl.hpp"

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#define SYNCBN_VECTOR_TYPE double
+#include "kernels/vector-inl.hpp"
