@@ -146,11 +146,10 @@ void print_head(const train::DataSet& data, const train::RunDescription& run) {
     batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
   }
   const train::TrainingOptions& training = run.options.training;
-  const bool is_iid = training.sharding.kind == train::Sharding::Kind::iid;
-  const std::string sharding = is_iid ? "" : ", shard " + training.sharding.name();
   std::printf("%s\nnetwork %s, %lld epochs, global batch %s%s, %lld %s\n", describe(data).c_str(),
-              training.network.c_str(), static_cast<long long>(training.epochs), batches.c_str(), sharding.c_str(),
-              static_cast<long long>(run.ranks), run.ranks == 1 ? "rank" : "ranks");
+              training.network.c_str(), static_cast<long long>(training.epochs), batches.c_str(),
+              shard_clause(training.sharding).c_str(), static_cast<long long>(run.ranks),
+              run.ranks == 1 ? "rank" : "ranks");
   std::fflush(stdout);
 }
 

@@ -51,12 +51,11 @@ std::optional<train::Checkpoint> load_start(const Arguments& arguments, const tr
 void print_result(const train::RunDescription& run, const train::DataSet& data, const train::TrainingResult& result) {
   const train::TrainingOptions& training = run.options.training;
   std::printf("%s\n", describe(data).c_str());
-  const bool is_iid = training.sharding.kind == train::Sharding::Kind::iid;
-  const std::string sharding = is_iid ? "" : ", shard " + training.sharding.name();
   std::printf("arm %s, network %s, global batch %lld%s, seed %llu, %lld %s, %zu steps in %.1f s\n",
               run.options.arms[0].name().c_str(), training.network.c_str(), static_cast<long long>(training.batch),
-              sharding.c_str(), static_cast<unsigned long long>(training.seed), static_cast<long long>(run.ranks),
-              run.ranks == 1 ? "rank" : "ranks", result.step_losses.size(), result.seconds);
+              shard_clause(training.sharding).c_str(), static_cast<unsigned long long>(training.seed),
+              static_cast<long long>(run.ranks), run.ranks == 1 ? "rank" : "ranks", result.step_losses.size(),
+              result.seconds);
   if (result.diverged) {
     std::printf("training diverged: the loss of step %zu is not finite; try a smaller --lr\n",
                 result.step_losses.size());

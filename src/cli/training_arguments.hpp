@@ -27,6 +27,11 @@ struct TrainingArguments {
   }
 };
 
+/// ", shard NAME" for the line that says how a training was made; nothing for iid.
+inline std::string shard_clause(const train::Sharding& sharding) {
+  return sharding.kind == train::Sharding::Kind::iid ? "" : ", shard " + sharding.name();
+}
+
 inline void add_sharding(CLI::App& command, train::Sharding& sharding) {
   const auto check = [](const std::string& text) {
     try {
