@@ -79,6 +79,9 @@ class Communicator {
   int rank() const noexcept;
   int size() const noexcept;
 
+  /// How long this rank waits for the others: CommunicatorOptions::deadline_seconds, or what stands in for it.
+  double deadline_seconds() const noexcept;
+
   /// For a rank that has run out of data while others have not: answers in all layers made with this communicator as a rank
   /// with no samples, updates their running statistics, and returns when all ranks have called it, on each of them the
   /// lowest rank that had data in the last step, from which parameters may be broadcast. It knows nothing of messages of the

@@ -230,9 +230,11 @@ TEST_F(Deadline, StillHereKeepsTheOthersWaiting) {
 TEST_F(Deadline, TheVariableCountsWithoutAnOption) {
   const EnvironmentVariable variable(kVariable, "0.3");
   Bench by_variable((Communicator(MPI_COMM_WORLD)));
+  EXPECT_EQ(by_variable.world.deadline_seconds(), 0.3);
   expect_timeout(
       by_variable, [&] { by_variable.step(); }, "forward", "within the deadline of 0.3 s");
   Bench by_option(Communicator(MPI_COMM_WORLD, with_deadline(kDeadline)));
+  EXPECT_EQ(by_option.world.deadline_seconds(), kDeadline);
   expect_timeout(
       by_option, [&] { by_option.step(); }, "forward", "within the deadline of 0.4 s");
 }

@@ -169,6 +169,8 @@ int Communicator::rank() const noexcept { return group_->rank(); }
 
 int Communicator::size() const noexcept { return group_->size(); }
 
+double Communicator::deadline_seconds() const noexcept { return group_->watch().deadline(); }
+
 int Communicator::join() { return group_->join(); }
 
 void Communicator::still_here() const { group_->watch().say_alive(); }

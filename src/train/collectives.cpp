@@ -46,6 +46,8 @@ Failure run_and_catch(const std::function<void()>& work) {
     return {Failure::kData, error.what()};
   } catch (const UsageError& error) {
     return {Failure::kUsage, error.what()};
+  } catch (const TimeoutError&) {
+    throw;  // a rank is missing: there is nobody to agree with
   } catch (const Error& error) {
     return {static_cast<int>(error.code()), error.what()};
   } catch (const std::bad_alloc&) {

@@ -233,19 +233,6 @@ class TrainingRun {
   TrainingResult result_;
 };
 
-/// Makes the result of rank 0 that of all ranks.
-void broadcast_result(MPI_Comm comm, TrainingResult& result) {
-  broadcast(comm, result.step_losses);
-  broadcast(comm, result.epochs);
-  broadcast(comm, result.parameters);
-  broadcast(comm, result.running_stats);
-  broadcast(comm, result.weights_hash);
-  broadcast(comm, result.test_accuracy);
-  broadcast(comm, result.seconds);
-  broadcast(comm, result.diverged);
-  broadcast(comm, result.stopped);
-}
-
 /// Shares of blocks of `block_size` consecutive ranks; those of 0 are not counted.
 ShareSizes share_sizes(Index batch, Index ranks, Index block_size) {
   ShareSizes sizes{batch, 0};
@@ -345,6 +332,18 @@ std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch) {
   std::iota(order.begin(), order.end(), Index{0});
   shuffle(order, random);
   return order;
+}
+
+void broadcast_result(MPI_Comm comm, TrainingResult& result) {
+  broadcast(comm, result.step_losses);
+  broadcast(comm, result.epochs);
+  broadcast(comm, result.parameters);
+  broadcast(comm, result.running_stats);
+  broadcast(comm, result.weights_hash);
+  broadcast(comm, result.test_accuracy);
+  broadcast(comm, result.seconds);
+  broadcast(comm, result.diverged);
+  broadcast(comm, result.stopped);
 }
 
 TrainingResult train(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,

@@ -96,6 +96,9 @@ std::uint64_t hash_of(const std::vector<float>& parameters, const std::vector<fl
 TrainingResult train(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
                      const Observer& observer, const Continuation& continuation = {});
 
+/// Makes the result of rank 0 that of all ranks. Collective. Throws as broadcast().
+void broadcast_result(MPI_Comm comm, TrainingResult& result);
+
 /// The samples of an epoch in the order in which its batches take them: 0 .. count-1, shuffled. Depends on its
 /// arguments alone. A SampleDealer hands out what this order mixes.
 std::vector<Index> epoch_order(Index count, std::uint64_t seed, Index epoch);
