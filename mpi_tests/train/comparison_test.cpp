@@ -104,9 +104,76 @@ TEST(Comparison, TakesSeveralBatchesAndTellsOfEach) {
   for (const ArmRun& run : comparison.runs) EXPECT_GT(run.result.epochs.back().step_seconds, 0);
 }
 
+/// 1 to the number of ranks, at most three numbers, the largest first.
+std::vector<Index> some_rank_counts() {
+  const Index all = size_of(MPI_COMM_WORLD);
+  if (all == 1) return {1};
+  return all == 2 ? std::vector<Index>{2, 1} : std::vector<Index>{all, 1, 2};
+}
+
+TEST(ComparisonOnRanks, TrainsAllArmsOnEachNumberAndSingleOnce) {
+  ComparisonOptions several = options();
+  several.ranks = some_rank_counts();
+  several.seeds = {1};
+  const Comparison comparison = compare(data(), several, MPI_COMM_WORLD, {});
+  std::vector<std::string> trained, wanted;
+  for (const ArmRun& run : comparison.runs) trained.push_back(run.arm.name() + std::to_string(run.ranks));
+  for (const Index count : several.ranks) {
+    if (wanted.empty()) wanted.push_back("single1");
+    for (const char* arm : {"sync", "local"}) wanted.push_back(arm + std::to_string(count));
+  }
+  EXPECT_EQ(trained, wanted);
+
+  ASSERT_EQ(comparison.checks.size(), several.ranks.size());
+  for (std::size_t i = 0; i < several.ranks.size(); ++i) {
+    EXPECT_EQ(comparison.checks[i].ranks, several.ranks[i]);
+    EXPECT_EQ(comparison.checks[i].from.label, "single");
+    EXPECT_TRUE(comparison.checks[i].sync.same_bits);
+    EXPECT_TRUE(comparison.checks[i].has_passed);
+  }
+  for (const ArmRun& run : comparison.runs) {
+    const bool is_full_batch = run.arm.kind != Arm::Kind::local || run.ranks == 1;
+    EXPECT_EQ(run.result.weights_hash == comparison.runs[0].result.weights_hash, is_full_batch) << run.id().label;
+  }
+}
+
+TEST(ComparisonOnRanks, HoldsSyncAgainstSyncWithoutSingle) {
+  ComparisonOptions several = options();
+  several.ranks = some_rank_counts();
+  several.arms = {Arm::parse("sync")};
+  const Comparison comparison = compare(data(), several, MPI_COMM_WORLD, {});
+  ASSERT_EQ(comparison.checks.size(), 2 * (several.ranks.size() - 1));
+  for (const SyncCheck& check : comparison.checks) {
+    EXPECT_TRUE(check.from == (TrainingId{"sync", 16, check.seed, several.ranks[0]}));
+    EXPECT_NE(check.ranks, several.ranks[0]);
+    EXPECT_TRUE(check.sync.same_bits);
+  }
+}
+
+// Whoever it is, all ranks end at the same place, with what is complete.
+TEST(ComparisonOnRanks, StopsAtTheWishOfAnyRank) {
+  const Index all = size_of(MPI_COMM_WORLD);
+  ComparisonOptions several = options();
+  several.arms = {Arm::parse("local")};
+  several.ranks = {1};
+  for (Index wisher = 0; wisher < all; ++wisher) {
+    Index begun = 0;
+    ComparisonObserver observer;
+    observer.on_begin = [&](const TrainingId&) {
+      ++begun;
+      return Observer();
+    };
+    const auto wants_stop = [&] { return rank_of(MPI_COMM_WORLD) == wisher; };
+    const Comparison comparison = compare(data(), several, MPI_COMM_WORLD, observer, wants_stop);
+    EXPECT_TRUE(comparison.stopped);
+    EXPECT_EQ(begun, 1);
+    EXPECT_EQ(comparison.runs.size(), wisher == 0 ? 0u : 1u);  // who does not train is heard when others have trained
+  }
+}
+
 TEST(RunRecords, TurnNotANumberIntoNull) {
-  EXPECT_EQ(step_line({"sync", 16, 1}, {1, 2, 3, std::numeric_limits<double>::quiet_NaN()}),
-            R"({"kind":"step","arm":"sync","batch":16,"seed":1,"epoch":1,"step":2,"loss":null})");
+  EXPECT_EQ(step_line({"sync", 16, 1, 4}, {1, 2, 3, std::numeric_limits<double>::quiet_NaN()}),
+            R"({"kind":"step","arm":"sync","ranks":4,"batch":16,"seed":1,"epoch":1,"step":2,"loss":null})");
 }
 
 }  // namespace

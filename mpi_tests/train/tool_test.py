@@ -47,8 +47,8 @@ class TrainTest(ToolTest):
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         epochs = [line for line in lines if line["kind"] == "epoch"]
         self.assertEqual([(line["arm"], line["epoch"]) for line in epochs], [("local", 1)])
-        self.assertEqual(set(epochs[0]), {"kind", "arm", "batch", "seed", "epoch", "train_loss", "test_accuracy",
-                                          "seconds", "step_seconds", "step_costs"})
+        self.assertEqual(set(epochs[0]), {"kind", "arm", "ranks", "batch", "seed", "epoch", "train_loss",
+                                          "test_accuracy", "seconds", "step_seconds", "step_costs"})
         self.assertEqual(epochs[0]["step_costs"], record["results"][0]["step_costs"])  # the median of one epoch
         self.assertEqual(lines[-1]["kind"], "end")
         self.assertEqual(lines[-1]["weights_hash"], record["results"][0]["weights_hash"])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // syncbn compare: the same training with batch norm over the full batch, over all ranks, and on each rank alone.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -14,7 +15,9 @@
 #include "train/collectives.hpp"
 #include "train/load_data.hpp"
 #include "train/report_page.hpp"
+#include "train/report_parts.hpp"
 #include "train/report_text.hpp"
+#include "train/stop_signals.hpp"
 #include "training_arguments.hpp"
 #include "usage.hpp"
 
@@ -32,6 +35,7 @@ struct Arguments : TrainingArguments {
   }
   std::string arms = "single,sync,local";
   std::string batches;
+  std::string ranks;
   std::string seeds = "3";
 };
 
@@ -74,6 +78,25 @@ std::vector<Index> parse_batches(const Arguments& arguments) {
   return batches;
 }
 
+/// "1,2,4"; without --ranks all ranks.
+std::vector<Index> parse_ranks(const Arguments& arguments, Index size) {
+  if (arguments.ranks.empty()) return {size};
+  std::vector<Index> counts;
+  for (const std::string& part : split(arguments.ranks)) {
+    const std::uint64_t count = parse_seed("--ranks", part);
+    if (count < 1 || count > static_cast<std::uint64_t>(size)) {
+      throw train::UsageError("--ranks has " + part + ", wanted 1 to " + std::to_string(size) +
+                              ", the number of ranks that were started");
+    }
+    counts.push_back(static_cast<Index>(count));
+    if (std::count(counts.begin(), counts.end(), counts.back()) > 1) {
+      throw train::UsageError("--ranks names " + part + " twice");
+    }
+  }
+  if (counts.empty()) throw train::UsageError("--ranks has no number, wanted numbers of ranks like 1,2,4");
+  return counts;
+}
+
 /// "3" is 1, 2, 3; "3,5" is 3 and 5, and "3," is 3 alone.
 std::vector<std::uint64_t> parse_seeds(const std::string& text) {
   constexpr std::uint64_t kMaxSeeds = 1000;
@@ -101,38 +124,67 @@ std::string range_text(const train::Spread& spread) {
   return spread.count > 1 ? train::percent(spread.smallest) + " to " + train::percent(spread.largest) : "";
 }
 
+/// The largest difference of sync's weights over the seeds; empty where there is none to be told.
+std::string difference_text(const train::RunRecord& run, const train::ArmFigures& figures) {
+  std::string text;
+  double largest = 0;
+  for (const train::RecordedCheck& check : run.checks) {
+    if (figures.arm != "sync" || check.ranks != figures.ranks || check.batch != figures.batch) continue;
+    largest = check.weights >= largest ? check.weights : largest;
+    std::array<char, 32> number{};
+    std::snprintf(number.data(), number.size(), "%.2g", largest);
+    text = number.data();
+  }
+  return text;
+}
+
 void print_table(const train::RunRecord& run, const std::vector<train::ArmFigures>& figures) {
-  std::printf("\n%-10s %14s %16s %11s %11s %9s  %s\n", "arm", "samples a rank", "normalized over", "train loss",
-              "test error", "a step", run.seeds.size() > 1 ? "errors over the seeds" : "");
-  Index batch = run.batches.front();
-  for (const train::ArmFigures& each : figures) {
-    if (each.batch != batch) std::printf("\n");
-    batch = each.batch;
+  const bool has_ranks = run.rank_counts.size() > 1;
+  const bool has_checks = has_ranks && !run.checks.empty();
+  const std::string minus = has_checks ? "sync - " + run.checks.front().from.label : "";
+  const auto print_row = [has_ranks, has_checks](const std::string& arm, const std::string& ranks,
+                                                 const std::array<std::string, 5>& cells, const std::string& difference,
+                                                 const std::string& range) {
+    std::printf("%-10s", arm.c_str());
+    if (has_ranks) std::printf(" %5s", ranks.c_str());
+    std::printf(" %14s %16s %11s %11s %9s", cells[0].c_str(), cells[1].c_str(), cells[2].c_str(), cells[3].c_str(),
+                cells[4].c_str());
+    if (has_checks) std::printf(" %13s", difference.c_str());
+    std::printf("  %s\n", range.c_str());
+  };
+  std::printf("\n");
+  print_row("arm", "ranks", {"samples a rank", "normalized over", "train loss", "test error", "a step"}, minus,
+            run.seeds.size() > 1 ? "errors over the seeds" : "");
+  for (std::size_t i = 0; i < figures.size(); ++i) {
+    const train::ArmFigures& each = figures[i];
+    if (i > 0 && train::case_of(run, each) != train::case_of(run, figures[i - 1])) std::printf("\n");
     const std::string loss = each.diverged > 0 ? "diverged" : train::fixed(each.train_loss.median, 4);
-    std::printf("%-10s %14s %16s %11s %11s %9s  %s\n", each.arm.c_str(), range_text(each.share.rank).c_str(),
-                range_text(each.share.norm).c_str(), loss.c_str(), train::percent(each.error.median).c_str(),
-                train::duration(each.step_seconds.median).c_str(), range_text(each.error).c_str());
+    print_row(each.arm, std::to_string(each.ranks),
+              {range_text(each.share.rank), range_text(each.share.norm), loss, train::percent(each.error.median),
+               train::duration(each.step_seconds.median)},
+              difference_text(run, each), range_text(each.error));
   }
   std::printf("\n");
 }
 
 /// Nothing can be said of a training that has no end to compare with.
 bool has_verdict(const train::Comparison& comparison, const train::SyncCheck& check) {
-  return std::none_of(comparison.runs.begin(), comparison.runs.end(), [&](const train::ArmRun& run) {
-    return run.seed == check.seed && run.batch == check.batch && run.arm.kind == train::Arm::Kind::single &&
-           run.result.diverged;
-  });
+  return std::none_of(comparison.runs.begin(), comparison.runs.end(),
+                      [&](const train::ArmRun& run) { return run.id() == check.from && run.result.diverged; });
 }
 
-void print_check(const train::SyncCheck& check) {
-  std::printf("seed %llu, batch %lld: ", static_cast<unsigned long long>(check.seed),
-              static_cast<long long>(check.batch));
+void print_check(const train::SyncCheck& check, bool has_ranks) {
+  const bool is_from_single = check.from.label == "single";
+  const std::string base = is_from_single ? "single" : "that on " + train::counted(check.from.ranks, "rank");
+  std::printf("seed %llu, batch %lld%s: ", static_cast<unsigned long long>(check.seed),
+              static_cast<long long>(check.batch),
+              has_ranks ? (", " + train::counted(check.ranks, "rank")).c_str() : "");
   if (check.sync.same_bits) {
-    std::printf("sync and single end with the same bits in every weight: passed\n");
+    std::printf("sync and %s end with the same bits in every weight: passed\n", base.c_str());
     return;
   }
-  std::printf("sync from single: weights %.2g, loss %.2g (first %lld steps %.2g)", check.sync.weights, check.sync.loss,
-              static_cast<long long>(train::kEarlySteps), check.sync.early_loss);
+  std::printf("sync from %s: weights %.2g, loss %.2g (first %lld steps %.2g)", base.c_str(), check.sync.weights,
+              check.sync.loss, static_cast<long long>(train::kEarlySteps), check.sync.early_loss);
   if (check.control) {
     std::printf("; one rounding in the initial weights makes %.2g, %.2g (%.2g), and %g times that is allowed",
                 check.control->weights, check.control->loss, check.control->early_loss, train::kSlack);
@@ -146,10 +198,12 @@ void print_head(const train::DataSet& data, const train::RunDescription& run) {
     batches += (batches.empty() ? "" : ", ") + std::to_string(batch);
   }
   const train::TrainingOptions& training = run.options.training;
-  std::printf("%s\nnetwork %s, %lld epochs, global batch %s%s, %lld %s\n", describe(data).c_str(),
-              training.network.c_str(), static_cast<long long>(training.epochs), batches.c_str(),
-              shard_clause(training.sharding).c_str(), static_cast<long long>(run.ranks),
-              run.ranks == 1 ? "rank" : "ranks");
+  const std::vector<Index>& counts = run.options.ranks;
+  const bool is_all = counts.size() == 1 && counts.front() == run.ranks;
+  const std::string ranks = (is_all ? "" : train::list_text(counts) + " of ") + train::counted(run.ranks, "rank");
+  std::printf("%s\nnetwork %s, %lld epochs, global batch %s%s, %s\n", describe(data).c_str(), training.network.c_str(),
+              static_cast<long long>(training.epochs), batches.c_str(), shard_clause(training.sharding).c_str(),
+              ranks.c_str());
   std::fflush(stdout);
 }
 
@@ -162,11 +216,14 @@ void report(const train::RunDescription& run, const train::Comparison& compariso
 
   const std::vector<train::ArmFigures> figures = train::figures_of(record);
   print_table(record, figures);
+  const bool has_ranks = run.options.ranks.size() > 1;
   for (const train::SyncCheck& check : comparison.checks) {
-    const bool is_one_of_many = run.options.batches.size() > 1 && check.sync.same_bits;  // the verdict counts these
-    if (has_verdict(comparison, check) && !is_one_of_many) print_check(check);
+    const bool has_several = run.options.batches.size() > 1 || has_ranks;
+    const bool is_one_of_many = has_several && check.sync.same_bits;  // the verdict counts these
+    if (has_verdict(comparison, check) && !is_one_of_many) print_check(check, has_ranks);
   }
   const train::Verdict verdict = train::verdict_of(record, figures);
+  if (!verdict.unfinished.empty()) std::printf("%s\n", verdict.unfinished.c_str());
   std::printf("%s\n", verdict.headline.c_str());
   for (const std::string& sentence : verdict.details) std::printf("%s\n", sentence.c_str());
 }
@@ -177,6 +234,7 @@ train::ComparisonObserver make_observer(const train::ComparisonOptions& options,
   train::ComparisonObserver observer;
   observer.on_begin = [&options, &progress, &folder](const train::TrainingId& id) {
     std::string title = id.label;
+    if (options.ranks.size() > 1) title += ", " + train::counted(id.ranks, "rank");
     if (options.batches.size() > 1) title += ", batch " + std::to_string(id.batch);
     if (options.seeds.size() > 1) title += ", seed " + std::to_string(id.seed);
     progress.begin(title, options.training.epochs);
@@ -197,7 +255,7 @@ bool is_good(const train::Comparison& comparison) {
 
 int run_compare(const Arguments& arguments, const std::string& command_line, MPI_Comm comm) {
   const train::ComparisonOptions options{arguments.training, parse_arms(arguments.arms), parse_batches(arguments),
-                                         parse_seeds(arguments.seeds)};
+                                         parse_seeds(arguments.seeds), parse_ranks(arguments, size_of(comm))};
   if (arguments.out.empty()) throw train::UsageError("--out is empty, wanted a folder");
   const train::DataSet data = train::load_data(arguments.data, comm);
   for (const Index batch : options.batches) {
@@ -210,11 +268,14 @@ int run_compare(const Arguments& arguments, const std::string& command_line, MPI
   folder.write("run.json", train::run_json(run));
   if (speaks) print_head(data, run);
   train::Progress progress(arguments.progress_style());
-  const train::Comparison comparison = train::compare(data, options, comm, make_observer(options, progress, folder));
+  const train::StopSignals signals;
+  const train::Comparison comparison = train::compare(data, options, comm, make_observer(options, progress, folder),
+                                                      [&signals] { return signals.has_come(); });
   progress.end();
 
-  const std::string run_json = train::run_json(run, comparison);
-  folder.write("summary.csv", train::summary_csv(run, comparison));
+  // A comparison that was stopped stays one that has not finished.
+  const std::string run_json = comparison.stopped ? train::run_json(run) : train::run_json(run, comparison);
+  folder.write("summary.csv", train::summary_csv(comparison));
   folder.write("run.json", run_json);
   train::on_first_rank(comm, [&] { report(run, comparison, run_json, folder, arguments.out); });
   folder.finish();
@@ -239,6 +300,13 @@ CommandBody add_compare(CLI::App& tool) {
           "with the batch")
       ->type_name("LIST")
       ->excludes(command->get_option("--batch"));
+  command
+      ->add_option(
+          "--ranks", arguments->ranks,
+          "Several numbers of ranks, like 1,2,4,8: the whole comparison on the first so many ranks each, with the "
+          "same global batch; single, which has one process always, is trained once, and local on 1 rank is the "
+          "same as single (default: all ranks)")
+      ->type_name("LIST");
   command->add_flag(
       "--precise-bn", arguments->training.evaluation.is_precise,
       "Also evaluate all arms with exact statistics: of one pass over the training data (Wu & Johnson 2021)");
@@ -252,8 +320,11 @@ CommandBody add_compare(CLI::App& tool) {
       ->capture_default_str()
       ->type_name("DIR");
   command->footer(
-      "Exit code 1 if sync does not train like single, or an arm diverges.\n\n"
-      "Try:\n  mpirun -n 4 syncbn compare\n  mpirun -n 4 syncbn compare --data mnist/ --network mlp --seeds 3 --out "
+      "Exit code 1 if sync does not train like single, on each number of ranks, or an arm diverges. SIGTERM and SIGINT "
+      "end "
+      "the comparison at the end of a step, with a page of what is complete.\n\n"
+      "Try:\n  mpirun -n 4 syncbn compare\n  mpirun -n 8 syncbn compare --ranks 1,2,4,8 --batch 64\n  mpirun -n 4 "
+      "syncbn compare --data mnist/ --network mlp --seeds 3 --out "
       "mnist-compare");
   return [arguments, command] {
     return with_agreed_failures([&] { return run_compare(*arguments, command_line_of(*command), MPI_COMM_WORLD); });

@@ -87,7 +87,7 @@ int run_train(const Arguments& arguments, const std::string& command_line, MPI_C
   train::check_options(training, data);
   const train::RunDescription run =
       train::describe_run("train", command_line, data, {training, {arm}, {training.batch}, {training.seed}}, comm);
-  const train::TrainingId id{arm.name(), training.batch, training.seed};
+  const train::TrainingId id{arm.name(), training.batch, training.seed, run.ranks};
 
   const std::optional<train::Checkpoint> start = load_start(arguments, training, arm, data, comm);
   train::RunFolder folder(arguments.out, comm,
@@ -109,7 +109,7 @@ int run_train(const Arguments& arguments, const std::string& command_line, MPI_C
   }
   if (rank_of(comm) == 0) print_result(run, data, result);
   folder.record(train::end_line(id, result));
-  folder.write("run.json", train::run_json(run, {{{arm, training.batch, training.seed, result}}, {}}));
+  folder.write("run.json", train::run_json(run, {{{arm, run.ranks, training.batch, training.seed, result}}, {}}));
   folder.finish();
   return result.diverged ? kCheckFailed : kOk;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Trains several arms from the same start on the same batches, and checks that `sync` is `single`.
+// Trains several arms from the same start on the same batches, on one or several numbers of ranks, and checks that `sync` is
+// `single`.
 #pragma once
 
 #include <optional>
@@ -13,27 +14,46 @@ struct ComparisonOptions {
   std::vector<Arm> arms;
   std::vector<Index> batches;  ///< Global batches, one at least.
   std::vector<std::uint64_t> seeds;
+  std::vector<Index> ranks = {};  ///< How many train, from 1 to the size of the communicator; empty: all of them.
 };
+
+/// `options.ranks`, or all ranks if there are none.
+std::vector<Index> rank_counts(const ComparisonOptions& options, MPI_Comm comm);
 
 /// The options of one training of a comparison. The learning rate is that of the first batch, and goes with the batch.
 /// Source: Goyal et al. 2017, arXiv:1706.02677, the linear scaling rule.
 TrainingOptions training_of(const ComparisonOptions& options, Index batch, std::uint64_t seed);
+
+/// An arm on some of the ranks.
+struct ArmOnRanks {
+  Arm arm;
+  Index ranks = 1;
+};
+
+/// What is trained with each batch and seed, in this order: all arms on the first number of ranks, then on the next. `single`,
+/// which is one process whatever the others are, comes once, among the first; its number of ranks is 1 if there are several
+/// numbers, else that one.
+std::vector<ArmOnRanks> arms_on_ranks(const std::vector<Arm>& arms, const std::vector<Index>& rank_counts);
 
 /// Which training of a run this is.
 struct TrainingId {
   std::string label;  ///< The arm's name, or "control".
   Index batch = 0;    ///< Global.
   std::uint64_t seed = 0;
+  Index ranks = 1;  ///< As arms_on_ranks() has it.
+
+  bool operator==(const TrainingId&) const = default;
 };
 
 /// One training of the comparison. The weights are dropped; their hash stays.
 struct ArmRun {
   Arm arm;
+  Index ranks = 1;
   Index batch = 0;
   std::uint64_t seed = 0;
   TrainingResult result;
 
-  TrainingId id() const { return {arm.name(), batch, seed}; }
+  TrainingId id() const { return {arm.name(), batch, seed, ranks}; }
 };
 
 /// How far two trainings from one seed went apart. Infinite if one of them stopped early.
@@ -46,7 +66,8 @@ struct Difference {
 
 inline constexpr Index kEarlySteps = 10;
 
-/// Is `sync` the same training as `single`?
+/// Is `sync` the same training as `single`? And without `single` the same on all numbers of ranks: then in what follows the
+/// first of them stands for `single`.
 ///
 /// To the last bit, by construction (gradient_sum.hpp), wherever all processors run the same instructions: then all
 /// differences are 0 and no control runs. What is left are ranks on machines whose exp() and log() round differently.
@@ -56,8 +77,10 @@ inline constexpr Index kEarlySteps = 10;
 /// wrong statistic shows in the first steps, where the control is still tiny. If `single` diverges there is nothing to be
 /// like: the check has not passed.
 struct SyncCheck {
+  Index ranks = 1;  ///< Of `sync`.
   Index batch = 0;
   std::uint64_t seed = 0;
+  TrainingId from;  ///< What it is compared with.
   Difference sync;
   std::optional<Difference> control;
   bool has_passed = false;
@@ -66,8 +89,9 @@ struct SyncCheck {
 inline constexpr double kSlack = 16;
 
 struct Comparison {
-  std::vector<ArmRun> runs;       ///< Seed by seed, there batch by batch, there arms in the given order.
-  std::vector<SyncCheck> checks;  ///< One per seed and batch if both `single` and `sync` are among the arms.
+  std::vector<ArmRun> runs;       ///< Seed by seed, there batch by batch, there as arms_on_ranks().
+  std::vector<SyncCheck> checks;  ///< Per seed and batch one for each `sync` that there is something to compare with.
+  bool stopped = false;           ///< Before its end, because somebody wished so: there is what was complete.
 };
 
 Difference difference(const TrainingResult& a, const TrainingResult& b);
@@ -82,8 +106,12 @@ struct ComparisonObserver {
   std::function<void(const SyncCheck&)> on_check = [](const SyncCheck&) {};
 };
 
-/// Collective over `comm`; the same result on all ranks. Throws as train().
-Comparison compare(const DataSet& data, const ComparisonOptions& options, MPI_Comm comm,
-                   const ComparisonObserver& observer);
+/// `wants_stop` is asked in every step on the ranks that train, and on all between trainings; any of them may say yes. Must not
+/// throw.
+///
+/// Collective over `comm`; the same result on all ranks. Throws as train() and FirstRanks.
+Comparison compare(
+    const DataSet& data, const ComparisonOptions& options, MPI_Comm comm, const ComparisonObserver& observer,
+    const std::function<bool()>& wants_stop = [] { return false; });
 
 }  // namespace syncbn::train

@@ -54,7 +54,7 @@ std::string chart_of(const RunRecord& run, const std::vector<ArmFigures>& figure
   chart.id = "costs";
   chart.title = "Milliseconds per step";
   chart.description =
-      run.batches.size() > 1
+      has_several_cases(run)
           ? "n samples per process where all have some. Means, so that parts add up; the times above are medians."
           : "The whole bar is a step. Means, so that parts add up; the times of steps above are medians.";
   chart.x_label = "milliseconds per step";
@@ -71,8 +71,8 @@ std::string chart_of(const RunRecord& run, const std::vector<ArmFigures>& figure
   return figure_of(chart.title, svg_of(chart), chart.description + cores_caution(run));
 }
 
-std::string table_of(const std::vector<ArmFigures>& figures) {
-  const std::string rows = rows_of(figures, [](const ArmFigures& each) {
+std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  const std::string rows = rows_of(run, figures, [](const ArmFigures& each) {
     std::vector<std::string> cells = {sizes_text(each.share.rank)};
     for (const Part& part : kParts) cells.push_back(with_share(each.costs.*part.seconds, each.costs));
     cells.push_back(milliseconds(each.costs.seconds()));
@@ -80,8 +80,8 @@ std::string table_of(const std::vector<ArmFigures>& figures) {
     return cells;
   });
   return scrolling_table("What a step costs",
-                         {"arm", "samples per process", "statistics, ms", "message, ms", "element pass, ms", "rest, ms",
-                          "together, ms", "sent for batch norm"},
+                         titles_of(run, {"samples per process", "statistics, ms", "message, ms", "element pass, ms",
+                                         "rest, ms", "together, ms", "sent for batch norm"}),
                          rows);
 }
 
@@ -93,7 +93,7 @@ std::string costs_of(const RunRecord& run, const std::vector<ArmFigures>& figure
   if (!has_any) return "";
   return tag("section",
              tag("h2", "What a step costs") + legend() + tag("div", chart_of(run, figures), "class=\"charts\"") +
-                 table_of(figures) +
+                 table_of(run, figures) +
                  tag("p",
                      "On rank 0: the mean of an epoch's steps; of these, for each part by itself, the median over "
                      "epochs and seeds. Statistics, message and element pass are those of all batch norms, forward and "

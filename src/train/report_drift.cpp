@@ -13,9 +13,9 @@ namespace syncbn::train {
 namespace {
 
 /// The first seed's that has something to show; nullptr if there is none.
-const RecordedTraining* training_to_show(const RunRecord& run, Index batch) {
+const RecordedTraining* training_to_show(const RunRecord& run, Index ranks, Index batch) {
   const auto found = std::find_if(run.trainings.begin(), run.trainings.end(), [&](const RecordedTraining& training) {
-    return training.id.batch == batch && !training.drifts.empty();
+    return training.id.ranks == ranks && training.id.batch == batch && !training.drifts.empty();
   });
   return found == run.trainings.end() ? nullptr : &*found;
 }
@@ -68,9 +68,12 @@ std::string map_of(const RunRecord& run, const RecordedTraining& training, const
                    const std::vector<LayerHistory>& histories) {
   HeatMap map;
   map.id = "drift" + std::to_string(training.id.batch);
+  if (run.rank_counts.size() > 1) map.id.append("r").append(std::to_string(training.id.ranks));
   map.title = "Drift by layer and step";
   if (run.batches.size() > 1) map.title += ", global batch " + std::to_string(training.id.batch);
-  map.description = "Sync, rank 0, seed " + std::to_string(training.id.seed) + "; the first layer is on top.";
+  map.title += ranks_suffix(run, training.id.ranks);
+  map.description = "Sync, rank 0" + (run.rank_counts.size() > 1 ? " of " + std::to_string(training.id.ranks) : "") +
+                    ", seed " + std::to_string(training.id.seed) + "; the first layer is on top.";
   map.x_label = "step";
   for (const RecordedDrift& step : steps) map.columns.push_back(static_cast<double>(step.step));
   for (const LayerHistory& history : histories) {
@@ -110,11 +113,13 @@ std::string legend() {
 std::string drift_of(const RunRecord& run) {
   std::string maps;
   for (const Index batch : run.batches) {
-    const RecordedTraining* training = training_to_show(run, batch);
-    if (!training) continue;
-    const std::vector<RecordedDrift> steps = thinned(training->drifts);
-    const std::vector<LayerHistory> histories = histories_of(steps);
-    maps += tag("div", map_of(run, *training, steps, histories) + table_of(histories), "class=\"stack\"");
+    for (const Index ranks : run.rank_counts) {
+      const RecordedTraining* training = training_to_show(run, ranks, batch);
+      if (!training) continue;
+      const std::vector<RecordedDrift> steps = thinned(training->drifts);
+      const std::vector<LayerHistory> histories = histories_of(steps);
+      maps += tag("div", map_of(run, *training, steps, histories) + table_of(histories), "class=\"stack\"");
+    }
   }
   if (maps.empty()) return "";
   return tag("section",

@@ -8,7 +8,7 @@
 
 namespace syncbn::train {
 
-/// A heat map and a table per batch, as HTML; empty if the run has no such numbers.
+/// A heat map and a table per batch and number of ranks, as HTML; empty if the run has no such numbers.
 std::string drift_of(const RunRecord& run);
 
 }  // namespace syncbn::train

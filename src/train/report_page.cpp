@@ -5,11 +5,11 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <map>
 
 #include "report_chart.hpp"
 #include "report_costs.hpp"
 #include "report_drift.hpp"
+#include "report_errors.hpp"
 #include "report_parts.hpp"
 #include "report_text.hpp"
 
@@ -79,7 +79,7 @@ std::string state_cell(const ArmFigures& figures) {
 }
 
 std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
-  const std::string rows = rows_of(figures, [](const ArmFigures& each) -> std::vector<std::string> {
+  const std::string rows = rows_of(run, figures, [](const ArmFigures& each) -> std::vector<std::string> {
     return {spread_cell(each.error, percent),
             sizes_text(each.share.rank),
             sizes_text(each.share.norm),
@@ -92,8 +92,8 @@ std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figure
       "section",
       tag("h2", "Summary") +
           scrolling_table("Summary",
-                          {"arm", "test error", "samples per process", "normalized over", "train loss", "time per step",
-                           "trainings"},
+                          titles_of(run, {"test error", "samples per process", "normalized over", "train loss",
+                                          "time per step", "trainings"}),
                           rows) +
           tag("p",
               "Test error and train loss: the median of a training's last " + std::to_string(epochs) +
@@ -103,12 +103,12 @@ std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figure
 }
 
 /// The test errors of one training with other statistics than rank 0's.
-std::string statistics_of(const std::vector<ArmFigures>& figures) {
+std::string statistics_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   const bool has_any = std::any_of(figures.begin(), figures.end(), [](const ArmFigures& each) {
     return each.mean_statistics_error.count > 0 || each.precise_error.count > 0;
   });
   if (!has_any) return "";
-  const std::string rows = rows_of(figures, [](const ArmFigures& each) -> std::vector<std::string> {
+  const std::string rows = rows_of(run, figures, [](const ArmFigures& each) -> std::vector<std::string> {
     return {sizes_text(each.share.norm),
             spread_cell(each.error, percent),
             spread_cell(each.mean_statistics_error, percent),
@@ -119,8 +119,9 @@ std::string statistics_of(const std::vector<ArmFigures>& figures) {
   return tag("section",
              tag("h2", "Test error by the statistics that evaluation uses") +
                  scrolling_table("Test error by statistics",
-                                 {"arm", "normalized over", "rank 0's running statistics", "mean of the ranks'",
-                                  "best rank with its own", "worst rank with its own", "exact, of the training data"},
+                                 titles_of(run, {"normalized over", "rank 0's running statistics", "mean of the ranks'",
+                                                 "best rank with its own", "worst rank with its own",
+                                                 "exact, of the training data"}),
                                  rows) +
                  tag("p",
                      "The same weights, in the last epochs as above. Where all processes share statistics there is "
@@ -130,110 +131,11 @@ std::string statistics_of(const std::vector<ArmFigures>& figures) {
                      "class=\"note\""));
 }
 
-/// Test error over epochs, in percent.
-ChartSeries curve_of(const RunRecord& run, const std::string& arm, Index batch) {
-  std::map<Index, std::vector<double>> errors;
-  for (const RecordedTraining& training : run.trainings) {
-    if (training.id.label != arm || training.id.batch != batch) continue;
-    for (const RecordedEpoch& epoch : training.epochs) errors[epoch.epoch].push_back(100 * epoch.test_error);
-  }
-  ChartSeries series{arm_class(run, arm), {}};
-  for (const auto& [epoch, values] : errors) {
-    const Spread spread = spread_of(values);
-    const std::string tip = arm + ", epoch " + std::to_string(epoch) + ": " + percent(spread.median / 100);
-    if (spread.count > 0) {
-      series.points.push_back({static_cast<double>(epoch), spread.median, spread.smallest, spread.largest, tip});
-    }
-  }
-  return series;
-}
-
-bool has_points(const LineChart& chart) {
-  return std::any_of(chart.series.begin(), chart.series.end(),
-                     [](const ChartSeries& series) { return !series.points.empty(); });
-}
-
-std::string samples_title(const RunRecord& run, Index batch) {
-  for (const RecordedShare& share : run.shares) {
-    if (share.batch != batch || share.arm == "single") continue;
-    return sizes_text(share.rank) + (share.rank.largest == 1 ? " sample" : " samples") + " per process";
-  }
-  return "global batch " + std::to_string(batch);
-}
-
-std::string curves_of(const RunRecord& run) {
-  std::string figures;
-  for (const Index batch : run.batches) {
-    LineChart chart;
-    chart.id = "curve" + std::to_string(batch);
-    chart.title = "Test error over the epochs, " + samples_title(run, batch);
-    chart.description = "One line per arm: the median over the seeds; the band is their range.";
-    chart.x_label = "epoch";
-    chart.y_label = "test error, %";
-    for (const std::string& arm : run.arms) chart.series.push_back(curve_of(run, arm, batch));
-    if (has_points(chart)) {
-      figures +=
-          figure_of(run.batches.size() > 1 ? "Test error, " + samples_title(run, batch) : "Test error over the epochs",
-                    svg_of(chart), chart.description);
-    }
-  }
-  return figures;
-}
-
-std::vector<double> errors_of(const ArmFigures& figures) {
-  std::vector<double> errors;
-  for (const RecordedTraining* training : figures.trainings) {
-    const double error = final_error(*training);
-    if (std::isfinite(error)) errors.push_back(100 * error);
-  }
-  return errors;
-}
-
-/// One batch: an arm a row, a dot a seed.
-std::string final_errors_by_arm(const RunRecord& run, const std::vector<ArmFigures>& figures) {
-  RowChart chart;
-  chart.id = "final";
-  chart.title = "Test error at the end, per arm";
-  chart.description = "A dot is a seed, the bar their median.";
-  chart.x_label = "test error, %";
-  chart.marks = RowChart::Marks::dots;
-  for (const ArmFigures& each : figures) {
-    if (each.error.count == 0) continue;
-    chart.rows.push_back({each.arm, arm_class(run, each.arm), 100 * each.error.median, 100 * each.error.smallest,
-                          100 * each.error.largest, errors_of(each), percent(each.error.median)});
-  }
-  return chart.rows.empty() ? "" : figure_of("Test error at the end", svg_of(chart), chart.description);
-}
-
-/// Several batches: a line per arm over the samples of a process.
-std::string final_errors_by_samples(const RunRecord& run, const std::vector<ArmFigures>& figures) {
-  LineChart chart;
-  chart.id = "final";
-  chart.title = "Test error at the end over samples per process";
-  chart.description = "Median over the seeds, the band is their range. All arms have the same global batches.";
-  chart.x_label = "samples per process, n (logarithmic)";
-  chart.y_label = "test error, %";
-  chart.x_axis = LineChart::Axis::logarithmic;
-  for (const std::string& arm : run.arms) {
-    ChartSeries series{arm_class(run, arm), {}};
-    for (const ArmFigures& each : figures) {
-      if (each.arm != arm || each.error.count == 0) continue;
-      const std::string tip = arm + ", " + samples_title(run, each.batch) + ": " + percent(each.error.median);
-      series.points.push_back({samples_per_process(run, each.batch), 100 * each.error.median, 100 * each.error.smallest,
-                               100 * each.error.largest, tip});
-    }
-    std::sort(series.points.begin(), series.points.end(),
-              [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
-    chart.series.push_back(std::move(series));
-  }
-  return has_points(chart) ? figure_of(chart.title, svg_of(chart), chart.description) : "";
-}
-
 std::string times_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   RowChart chart;
   chart.id = "time";
   chart.title = "Time per step";
-  chart.description = run.batches.size() > 1
+  chart.description = has_several_cases(run)
                           ? "Median over the seeds, the line is their range; n samples per process where all have some."
                           : "Median over the seeds, the line is their range.";
   chart.x_label = "milliseconds per step";
@@ -257,19 +159,17 @@ std::string stacked(const std::string& figures) {
 }
 
 std::string charts_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
-  const std::string curves = curves_of(run);
+  const std::string curves = error_curves_of(run);
   const std::string times = times_of(run, figures);
-  const std::string charts = run.batches.size() > 1 ? final_errors_by_samples(run, figures) + curves + times
-                                                    : curves + stacked(final_errors_by_arm(run, figures) + times);
+  const std::string charts = has_several_cases(run) ? final_errors_of(run, figures) + curves + times
+                                                    : curves + stacked(final_errors_of(run, figures) + times);
   if (charts.empty()) return "";
   return tag("section", tag("h2", "Charts") + legend_of(run) + tag("div", "\n" + charts, "class=\"charts\""));
 }
 
-std::string hash_of_training(const RunRecord& run, const char* arm, const RecordedCheck& check) {
+std::string hash_of_training(const RunRecord& run, const TrainingId& id) {
   for (const RecordedTraining& training : run.trainings) {
-    if (training.id.label == arm && training.id.batch == check.batch && training.id.seed == check.seed) {
-      return training.weights_hash;
-    }
+    if (training.id == id) return training.weights_hash;
   }
   return "";
 }
@@ -282,32 +182,56 @@ std::string difference_text(double difference) {
   return std::isnan(difference) ? "-" : text.data();
 }
 
+/// "Sync minus single = 0 on 1, 2, 4 and 8 ranks." Empty where there is one number of ranks, or some difference.
+std::string zero_sentence(const RunRecord& run, const std::string& minus) {
+  std::vector<Index> ranks;
+  for (const RecordedCheck& check : run.checks) {
+    if (!check.same_bits) return "";
+    if (std::find(ranks.begin(), ranks.end(), check.ranks) == ranks.end()) ranks.push_back(check.ranks);
+  }
+  if (run.rank_counts.size() < 2) return "";
+  return " " + minus + " = 0 on " + list_text(ranks) + (ranks.back() == 1 ? " rank" : " ranks") +
+         ", in every weight and loss.";
+}
+
 std::string checks_of(const RunRecord& run) {
   if (run.checks.empty()) return "";
+  const bool has_ranks = run.rank_counts.size() > 1;
+  const TrainingId& from = run.checks.front().from;
+  const bool is_from_single = from.label == "single";
+  const std::string base = is_from_single ? "single" : "sync on " + counted(from.ranks, "rank");
   std::string rows;
   for (const RecordedCheck& check : run.checks) {
     std::string cells = "<th scope=\"row\">" + std::to_string(check.seed) + "</th>";
+    if (has_ranks) cells += "<td>" + std::to_string(check.ranks) + "</td>";
+    const TrainingId sync{"sync", check.batch, check.seed, check.ranks};
     for (const std::string& cell :
          {std::to_string(check.batch), difference_text(check.weights), difference_text(check.loss),
           std::string(check.same_bits    ? "same bits"
                       : check.has_passed ? "same up to rounding"
                                          : "FAILED"),
-          tag("code", escape(hash_of_training(run, "sync", check))),
-          tag("code", escape(hash_of_training(run, "single", check)))}) {
+          tag("code", escape(hash_of_training(run, sync))), tag("code", escape(hash_of_training(run, check.from)))}) {
       cells += "<td>" + cell + "</td>";
     }
     rows += tag("tr", cells);
   }
-  return tag("section",
-             tag("h2", "Sync minus single") +
-                 tag("p",
-                     "The same start, the same batches: synchronized training must be the training of one process that "
-                     "has the full batch. Differences at the end of training:") +
-                 scrolling_table(
-                     "Sync minus single",
-                     {"seed", "global batch", "weights: max |sync - single|",
-                      "losses of all steps: max |sync - single|", "verdict", "hash of sync's weights", "of single's"},
-                     rows));
+  std::vector<std::string> titles{"seed"};
+  if (has_ranks) titles.push_back("ranks");
+  for (const std::string& title :
+       {std::string("global batch"), "weights: max |sync - " + base + "|",
+        "losses of all steps: max |sync - " + base + "|", std::string("verdict"), std::string("hash of sync's weights"),
+        is_from_single ? std::string("of single's") : "on " + counted(from.ranks, "rank")}) {
+    titles.push_back(title);
+  }
+  const std::string minus = "Sync minus " + base;
+  const std::string must = is_from_single
+                               ? "synchronized training must be the training of one process that has the full batch."
+                               : "synchronized training must be the same on any number of ranks.";
+  return tag("section", tag("h2", escape(minus)) +
+                            tag("p", "The same start, the same batches: " + must +
+                                         (has_ranks ? escape(zero_sentence(run, minus)) : "") +
+                                         " Differences at the end of training:") +
+                            scrolling_table(minus, titles, rows));
 }
 
 std::string facts_of(const RunRecord& run) {
@@ -332,7 +256,7 @@ std::string report_html(const RunRecord& run) {
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n" +
          tag("title", "syncbn " + escape(run.command) + ": " + escape(run.data)) + tag("style", kReportStyle) +
          "</head>\n<body>\n<main>\n" + header_of(run, verdict) + table_of(run, figures) + charts_of(run, figures) +
-         costs_of(run, figures) + drift_of(run) + statistics_of(figures) + checks_of(run) + facts_of(run) +
+         costs_of(run, figures) + drift_of(run) + statistics_of(run, figures) + checks_of(run) + facts_of(run) +
          "</main>\n</body>\n</html>\n";
 }
 

@@ -23,25 +23,45 @@ std::string arm_class(const RunRecord& run, const std::string& arm) {
   return "arm-group" + std::to_string(group % 3);
 }
 
-double samples_per_process(const RunRecord& run, Index batch) {
-  const Index busy = std::max<Index>(1, run.ranks - idle_ranks(batch, run.ranks));
+double samples_per_process(Index batch, Index ranks) {
+  const Index busy = std::max<Index>(1, ranks - idle_ranks(batch, ranks));
   return static_cast<double>(batch) / static_cast<double>(busy);
 }
 
-std::string arm_label(const RunRecord& run, const ArmFigures& figures) {
-  if (run.batches.size() < 2) return figures.arm;
-  return figures.arm + ", n = " + number_text(samples_per_process(run, figures.batch));
+bool has_several_cases(const RunRecord& run) { return run.batches.size() > 1 || run.rank_counts.size() > 1; }
+
+std::string ranks_suffix(const RunRecord& run, Index ranks) {
+  return run.rank_counts.size() > 1 ? ", " + counted(ranks, "rank") : "";
 }
 
-std::string rows_of(const std::vector<ArmFigures>& figures,
+std::string arm_label(const RunRecord& run, const ArmFigures& figures) {
+  if (!has_several_cases(run)) return figures.arm;
+  const double n = samples_per_process(figures.batch, figures.ranks);
+  return figures.arm + ranks_suffix(run, figures.ranks) + ", n = " + number_text(n);
+}
+
+Case case_of(const RunRecord& run, const ArmFigures& figures) {
+  return {figures.batch, figures.arm == "single" ? run.rank_counts.front() : figures.ranks};
+}
+
+std::string rows_of(const RunRecord& run, const std::vector<ArmFigures>& figures,
                     const std::function<std::vector<std::string>(const ArmFigures&)>& cells) {
+  const bool has_ranks = run.rank_counts.size() > 1;
   std::string rows;
   for (std::size_t i = 0; i < figures.size(); ++i) {
     std::string row = "<th scope=\"row\">" + escape(figures[i].arm) + "</th>";
+    if (has_ranks) row += "<td>" + std::to_string(figures[i].ranks) + "</td>";
     for (const std::string& cell : cells(figures[i])) row += "<td>" + cell + "</td>";
-    rows += tag("tr", row, i > 0 && figures[i].batch != figures[i - 1].batch ? "class=\"first\"" : "");
+    rows += tag("tr", row, i > 0 && case_of(run, figures[i]) != case_of(run, figures[i - 1]) ? "class=\"first\"" : "");
   }
   return rows;
+}
+
+std::vector<std::string> titles_of(const RunRecord& run, const std::vector<std::string>& of_cells) {
+  std::vector<std::string> titles{"arm"};
+  if (run.rank_counts.size() > 1) titles.push_back("ranks");
+  titles.insert(titles.end(), of_cells.begin(), of_cells.end());
+  return titles;
 }
 
 std::string scrolling_table(const std::string& name, const std::vector<std::string>& titles, const std::string& rows) {

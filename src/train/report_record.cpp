@@ -56,6 +56,12 @@ void read_arguments(const Fields& arguments, RunRecord& run) {
     }
   }
   if (run.batches.empty()) arguments.refuse("batches", "a list with at least one batch");
+  run.rank_counts = arguments.has("ranks") ? arguments.wholes("ranks") : std::vector<Index>{run.ranks};
+  const bool is_sound = std::all_of(run.rank_counts.begin(), run.rank_counts.end(),
+                                    [&run](Index count) { return count >= 1 && count <= run.ranks; });
+  if (!is_sound || run.rank_counts.empty()) {
+    arguments.refuse("ranks", "a list of numbers from 1 to the ranks of the run, one at least");
+  }
   if (!arguments.has("shard")) return;  // a run of a program that had no choice
   try {
     run.sharding = Sharding::parse(arguments.text("shard"));
@@ -66,18 +72,33 @@ void read_arguments(const Fields& arguments, RunRecord& run) {
 
 void read_shares(const Fields& json, RunRecord& run) {
   for (const Fields& share : json.objects("shares")) {
-    run.shares.push_back({share.text("arm"), share.whole("batch"),
+    run.shares.push_back({share.text("arm"), share.has("ranks") ? share.whole("ranks") : run.rank_counts.front(),
+                          share.whole("batch"),
                           ShareSizes{share.whole("rank_batch_min"), share.whole("rank_batch_max")},
                           ShareSizes{share.whole("norm_batch_min"), share.whole("norm_batch_max")}});
   }
 }
 
+/// By host: how many of its ranks ever train. Empty if it is not known where ranks were.
+std::map<std::string, Index> trainers_by_host(const Fields& json, const RunRecord& run) {
+  const Index most = *std::max_element(run.rank_counts.begin(), run.rank_counts.end());
+  std::map<std::string, Index> trainers;
+  Index rank = 0;
+  for (const Fields& place : json.objects("binding")) {
+    Index& count = trainers[place.text("host")];
+    if (rank++ < most) ++count;
+  }
+  return trainers;
+}
+
 void read_hosts(const Fields& json, RunRecord& run) {
+  std::map<std::string, Index> trainers = trainers_by_host(json, run);
   std::vector<std::string> words;
   for (const Fields& host : json.objects("hosts")) {
     const Index ranks = host.whole("ranks");
     const Index cores = host.whole("cores");
-    run.shares_cores = run.shares_cores || (cores > 0 && ranks > cores);
+    const Index busy = trainers.empty() ? ranks : trainers[host.text("name")];  // who waits leaves others the cores
+    run.shares_cores = run.shares_cores || (cores > 0 && busy > cores);
     words.push_back(counted(ranks, "rank") + (cores > 0 ? " on " + counted(cores, "core") : "") + " of " +
                     host.text("name"));
   }
@@ -128,7 +149,8 @@ void collect_facts(const Fields& json, RunRecord& run) {
                            brief(arguments.number("momentum")) + ", weight decay " +
                            brief(arguments.number("weight_decay")));
   add("Seeds", listed_numbers(run.seeds));
-  add("Ranks", run.cores.empty() ? std::to_string(run.ranks) : run.cores);
+  const std::string processes = run.cores.empty() ? std::to_string(run.ranks) : run.cores;
+  add("Ranks", (run.rank_counts.size() > 1 ? listed_numbers(run.rank_counts) + " of " : "") + processes);
   add("Started", run.started);
   add("Finished", json.text("finished"));
   if (json.has("versions")) {
@@ -168,7 +190,7 @@ class MetricsReader {
     if (arm == "control") return;
     if (kind != "step" && kind != "drift" && kind != "epoch" && kind != "end")
       line.refuse("kind", "one that a run writes");
-    RecordedTraining& training = find_or_add({arm, line.whole("batch"), line.seed("seed")}, line);
+    RecordedTraining& training = find_or_add(id_of(arm, line.whole("ranks"), line), line);
     if (kind == "step") training.last_step = line.whole("step");
     if (kind == "drift") take_drift(line, training);
     if (kind == "epoch") take_epoch(line, training);
@@ -180,6 +202,20 @@ class MetricsReader {
   }
 
  private:
+  /// Where there is one number of ranks, it is that of all trainings, whatever the line says: in files of earlier versions nothing,
+  /// and of a training that was taken up again perhaps another one.
+  TrainingId id_of(const std::string& label, Index ranks, const Fields& line) const {
+    const bool has_choice = run_.rank_counts.size() > 1;
+    return {label, line.whole("batch"), line.seed("seed"), has_choice ? ranks : run_.rank_counts.front()};
+  }
+
+  void check_ranks(const TrainingId& id, const Fields& line) const {
+    const bool is_known = std::any_of(known_.begin(), known_.end(), [&id](const ArmOnRanks& each) {
+      return each.arm.name() == id.label && each.ranks == id.ranks;
+    });
+    if (!is_known) line.refuse("ranks", "a number of ranks that run.json has for this arm");
+  }
+
   void take_epoch(const Fields& line, RecordedTraining& training) {
     constexpr double kMaxEpochs = 1e6;
     RecordedEpoch epoch;
@@ -216,13 +252,17 @@ class MetricsReader {
   }
 
   void take_check(const Fields& line) {
-    const Fields found = line.object("sync_from_single");
-    run_.checks.push_back({line.whole("batch"), line.seed("seed"), line.flag("passed"), found.flag("same_bits"),
+    const bool is_from_sync = line.has("sync_from_sync");
+    const Fields found = line.object(is_from_sync ? "sync_from_sync" : "sync_from_single");
+    const TrainingId sync = id_of("sync", line.whole("ranks"), line);
+    const TrainingId from = is_from_sync ? id_of("sync", line.whole("from_ranks"), line) : id_of("single", 1, line);
+    check_ranks(sync, line);
+    run_.checks.push_back({sync.ranks, sync.batch, sync.seed, from, line.flag("passed"), found.flag("same_bits"),
                            found.number("max_weight_difference"), found.number("max_loss_difference")});
   }
 
   RecordedTraining& find_or_add(const TrainingId& id, const Fields& line) {
-    const auto [place, is_new] = places_.try_emplace({id.label, id.batch, id.seed}, run_.trainings.size());
+    const auto [place, is_new] = places_.try_emplace({id.label, id.ranks, id.batch, id.seed}, run_.trainings.size());
     if (is_new) {
       const auto& arms = run_.arms;
       const auto& batches = run_.batches;
@@ -230,13 +270,15 @@ class MetricsReader {
       if (std::find(batches.begin(), batches.end(), id.batch) == batches.end()) {
         line.refuse("batch", "a batch of run.json");
       }
+      check_ranks(id, line);
       run_.trainings.push_back({id, {}, 0, false, false, "", {}});
     }
     return run_.trainings[place->second];
   }
 
   RunRecord& run_;
-  std::map<std::tuple<std::string, Index, std::uint64_t>, std::size_t> places_;
+  const std::vector<ArmOnRanks> known_ = arms_on_ranks(run_);
+  std::map<std::tuple<std::string, Index, Index, std::uint64_t>, std::size_t> places_;
 };
 
 /// False at the end. A line that is too long is cut: it is no JSON then.
@@ -262,6 +304,12 @@ std::ifstream open(const std::filesystem::path& folder, const char* name) {
 }
 
 }  // namespace
+
+std::vector<ArmOnRanks> arms_on_ranks(const RunRecord& run) {
+  std::vector<Arm> arms;
+  for (const std::string& name : run.arms) arms.push_back(Arm::parse(name));
+  return arms_on_ranks(arms, run.rank_counts);
+}
 
 RunRecord parse_run(const std::string& folder, const std::string& run_json, std::istream& metrics) {
   RunRecord run = read_run_json(folder + "/run.json", run_json);

@@ -50,17 +50,20 @@ struct RecordedTraining {
 };
 
 struct RecordedCheck {
+  Index ranks = 1;  ///< Of sync.
   Index batch = 0;
   std::uint64_t seed = 0;
+  TrainingId from;  ///< single, or sync on other ranks.
   bool has_passed = false;
   bool same_bits = false;
-  double weights = kUnknown;  ///< max |sync - single|
+  double weights = kUnknown;  ///< max |sync - from|
   double loss = kUnknown;
 };
 
 /// What an arm does with a batch: how many samples a rank has, and how many are normalized together.
 struct RecordedShare {
   std::string arm;
+  Index ranks = 1;
   Index batch = 0;
   ShareSizes rank;
   ShareSizes norm;
@@ -70,21 +73,25 @@ struct RunRecord {
   std::string command;
   std::string data;
   std::string started;
-  Index ranks = 1;
-  Index epochs = 0;  ///< That a training was asked to take.
+  Index ranks = 1;                 ///< Processes of the run.
+  std::vector<Index> rank_counts;  ///< On how many of them arms were trained; one number at least.
+  Index epochs = 0;                ///< That a training was asked to take.
   Sharding sharding;
   std::vector<std::string> arms;
   std::vector<Index> batches;
   std::vector<std::uint64_t> seeds;
   std::vector<RecordedShare> shares;
   bool is_finished = false;
-  bool shares_cores = false;  ///< More ranks than cores on a host: they wait for each other to be scheduled.
+  bool shares_cores = false;  ///< More ranks that train than cores on a host: they wait for each other to be scheduled.
   std::string cores;          ///< "4 ranks on 2 cores of vm"
   std::vector<std::pair<std::string, std::string>> facts;  ///< How the run was made: name and value.
 
   std::vector<RecordedTraining> trainings;  ///< In the order in which they began; no controls.
   std::vector<RecordedCheck> checks;
 };
+
+/// What it trains with each batch and seed: arms_on_ranks().
+std::vector<ArmOnRanks> arms_on_ranks(const RunRecord& run);
 
 /// `run_json` and `metrics` are the contents of the files of their names; `folder` stands in errors. The last line of
 /// metrics may be incomplete. Throws DataError, one sentence naming file and line, if they are not what a run writes.

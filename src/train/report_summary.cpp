@@ -10,10 +10,11 @@ namespace syncbn::train {
 
 namespace {
 
-RecordedShare share_of(const RunRecord& run, const std::string& arm, Index batch) {
-  const auto found = std::find_if(run.shares.begin(), run.shares.end(),
-                                  [&](const RecordedShare& share) { return share.arm == arm && share.batch == batch; });
-  return found == run.shares.end() ? RecordedShare{arm, batch, {}, {}} : *found;
+RecordedShare share_of(const RunRecord& run, const std::string& arm, Index ranks, Index batch) {
+  const auto found = std::find_if(run.shares.begin(), run.shares.end(), [&](const RecordedShare& share) {
+    return share.arm == arm && share.ranks == ranks && share.batch == batch;
+  });
+  return found == run.shares.end() ? RecordedShare{arm, ranks, batch, {}, {}} : *found;
 }
 
 Spread spread_over(const ArmFigures& figures, const std::function<double(const RecordedEpoch&)>& number) {
@@ -22,15 +23,16 @@ Spread spread_over(const ArmFigures& figures, const std::function<double(const R
   return spread_of(values);
 }
 
-ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index batch) {
+ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ranks, Index batch) {
   ArmFigures figures;
   figures.arm = arm;
+  figures.ranks = ranks;
   figures.batch = batch;
-  figures.share = share_of(run, arm, batch);
+  figures.share = share_of(run, arm, ranks, batch);
   std::vector<double> errors, losses, times;
   std::vector<StepCosts> costs;
   for (const RecordedTraining& training : run.trainings) {
-    if (training.id.label != arm || training.id.batch != batch) continue;
+    if (training.id.label != arm || training.id.ranks != ranks || training.id.batch != batch) continue;
     ++figures.begun;
     figures.ended += training.has_ended ? 1 : 0;
     figures.diverged += training.has_diverged ? 1 : 0;
@@ -87,16 +89,28 @@ double step_seconds(const RecordedTraining& training) {
 std::vector<ArmFigures> figures_of(const RunRecord& run) {
   std::vector<ArmFigures> figures;
   for (const Index batch : run.batches) {
-    for (const std::string& arm : run.arms) figures.push_back(figures_of_arm(run, arm, batch));
+    for (const ArmOnRanks& what : arms_on_ranks(run)) {
+      figures.push_back(figures_of_arm(run, what.arm.name(), what.ranks, batch));
+    }
   }
   return figures;
 }
 
-const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index batch) {
+const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index ranks,
+                               Index batch) {
   const auto found = std::find_if(figures.begin(), figures.end(), [&](const ArmFigures& candidate) {
-    return candidate.arm == arm && candidate.batch == batch;
+    return candidate.arm == arm && candidate.ranks == ranks && candidate.batch == batch;
   });
   return found == figures.end() ? nullptr : &*found;
+}
+
+std::string list_text(const std::vector<Index>& numbers) {
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    if (i > 0) text += i + 1 == numbers.size() ? " and " : ", ";
+    text += std::to_string(numbers[i]);
+  }
+  return text;
 }
 
 std::string sizes_text(const ShareSizes& sizes) {

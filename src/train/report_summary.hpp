@@ -21,9 +21,10 @@ struct Spread {
 /// Of those that are not kUnknown.
 Spread spread_of(std::vector<double> values);
 
-/// One arm with one batch, over the seeds. Errors, losses and times are those of trainings that ended well.
+/// One arm on one number of ranks with one batch, over the seeds. Errors, losses and times are those of trainings that ended well.
 struct ArmFigures {
   std::string arm;
+  Index ranks = 1;
   Index batch = 0;
   RecordedShare share;
   Index begun = 0;  ///< Trainings.
@@ -50,14 +51,18 @@ double final_error(const RecordedTraining& training);
 /// The median over all epochs.
 double step_seconds(const RecordedTraining& training);
 
-/// Batch by batch, there arm by arm, in the order of run.json. `run` must outlive the result.
+/// Batch by batch, there as arms_on_ranks(). `run` must outlive the result.
 std::vector<ArmFigures> figures_of(const RunRecord& run);
 
 /// nullptr if there is none.
-const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index batch);
+const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std::string& arm, Index ranks,
+                               Index batch);
 
 /// "4", or "3 to 4" where they differ.
 std::string sizes_text(const ShareSizes& sizes);
+
+/// "1", "1 and 2", "1, 2 and 4".
+std::string list_text(const std::vector<Index>& numbers);
 
 /// The outcome in plain words.
 struct Verdict {

@@ -61,10 +61,10 @@ struct RunDescription {
   Index train_count = 0;     ///< Images.
   Index test_count = 0;
   ImageShape image;
-  ComparisonOptions options;
-  Index ranks = 1;
-  RankPlaces places;    ///< On rank 0.
-  std::string started;  ///< UTC, "2026-01-31T23:59:59Z".
+  ComparisonOptions options;  ///< `ranks` are there.
+  Index ranks = 1;            ///< Of the communicator: processes of the run.
+  RankPlaces places;          ///< On rank 0.
+  std::string started;        ///< UTC, "2026-01-31T23:59:59Z".
 };
 
 /// Collective: one small gather. Throws MpiError.
@@ -85,7 +85,7 @@ bool is_recorded(const StepRecord& record);
 /// the run was started with, and "state": "running".
 std::string run_json(const RunDescription& run);
 std::string run_json(const RunDescription& run, const Comparison& comparison);
-std::string summary_csv(const RunDescription& run, const Comparison& comparison);
+std::string summary_csv(const Comparison& comparison);
 std::string hex_of(std::uint64_t hash);
 
 }  // namespace syncbn::train

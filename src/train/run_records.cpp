@@ -75,14 +75,16 @@ Json arguments_json(const RunDescription& run) {
           {"weight_decay", training.sgd.weight_decay},
           {"precise_bn", training.evaluation.is_precise},
           {"arms", arms},
+          {"ranks", run.options.ranks},
           {"seeds", run.options.seeds}};
 }
 
 /// What one arm does with one batch.
-Json share_json(const RunDescription& run, const Arm& arm, Index batch) {
-  const ShareSizes rank = samples_per_rank(arm, batch, run.ranks);
-  const ShareSizes norm = samples_per_norm(arm, batch, run.ranks);
-  return {{"arm", arm.name()},
+Json share_json(const RunDescription& run, const ArmOnRanks& what, Index batch) {
+  const ShareSizes rank = samples_per_rank(what.arm, batch, what.ranks);
+  const ShareSizes norm = samples_per_norm(what.arm, batch, what.ranks);
+  return {{"arm", what.arm.name()},
+          {"ranks", what.ranks},
           {"batch", batch},
           {"lr", training_of(run.options, batch, 0).sgd.learning_rate},
           {"rank_batch_min", rank.smallest},
@@ -106,7 +108,9 @@ Json places_json(const RankPlaces& places) {
 Json description_json(const RunDescription& run, const char* state) {
   Json shares = Json::array();
   for (const Index batch : run.options.batches) {
-    for (const Arm& arm : run.options.arms) shares.push_back(share_json(run, arm, batch));
+    for (const ArmOnRanks& what : arms_on_ranks(run.options.arms, run.options.ranks)) {
+      shares.push_back(share_json(run, what, batch));
+    }
   }
   const Json places = places_json(run.places);
   return {{"format", 1},
@@ -158,7 +162,7 @@ StepCosts median_costs(const TrainingResult& result) {
 }
 
 Json id_json(const char* kind, const TrainingId& id) {
-  return {{"kind", kind}, {"arm", id.label}, {"batch", id.batch}, {"seed", id.seed}};
+  return {{"kind", kind}, {"arm", id.label}, {"ranks", id.ranks}, {"batch", id.batch}, {"seed", id.seed}};
 }
 
 Json result_json(const TrainingResult& result) {
@@ -177,11 +181,11 @@ Json difference_json(const Difference& difference) {
 }
 
 Json check_json(const SyncCheck& check) {
-  Json json{{"batch", check.batch},
-            {"seed", check.seed},
-            {"passed", check.has_passed},
-            {"sync_from_single", difference_json(check.sync)}};
-  if (check.control) json["control_from_single"] = difference_json(*check.control);
+  const std::string& base = check.from.label;  // "single", or "sync" on other ranks
+  Json json{{"ranks", check.ranks}, {"batch", check.batch}, {"seed", check.seed}, {"passed", check.has_passed}};
+  json["sync_from_" + base] = difference_json(check.sync);
+  if (check.control) json["control_from_" + base] = difference_json(*check.control);
+  if (base == "sync") json["from_ranks"] = check.from.ranks;
   return json;
 }
 
@@ -201,8 +205,10 @@ bool is_recorded(const StepRecord& record) {
 RunDescription describe_run(const std::string& command, const std::string& command_line, const DataSet& data,
                             const ComparisonOptions& options, MPI_Comm comm) {
   const Index ranks = size_of(comm);
+  ComparisonOptions complete = options;
+  complete.ranks = rank_counts(options, comm);
   const std::string launcher = ranks > 1 ? "mpirun -n " + std::to_string(ranks) + " " : "";
-  return {command, launcher + command_line,  data.name, data.train.count, data.test.count, data.train.shape, options,
+  return {command, launcher + command_line,  data.name, data.train.count, data.test.count, data.train.shape, complete,
           ranks,   gather_rank_places(comm), now_utc()};
 }
 
@@ -256,7 +262,7 @@ std::string run_json(const RunDescription& run, const Comparison& comparison) {
   json["results"] = Json::array();
   for (const ArmRun& arm_run : comparison.runs) {
     const TrainingId id = arm_run.id();
-    Json result{{"arm", id.label}, {"batch", id.batch}, {"seed", id.seed}};
+    Json result{{"arm", id.label}, {"ranks", id.ranks}, {"batch", id.batch}, {"seed", id.seed}};
     result.update(result_json(arm_run.result));
     json["results"].push_back(result);
   }
@@ -267,19 +273,19 @@ std::string run_json(const RunDescription& run, const Comparison& comparison) {
   return text_of(json, 2) + "\n";
 }
 
-std::string summary_csv(const RunDescription& run, const Comparison& comparison) {
+std::string summary_csv(const Comparison& comparison) {
   std::string csv =
       "arm,seed,ranks,batch,rank_batch_min,rank_batch_max,norm_batch_min,norm_batch_max,epochs,steps,train_loss,"
       "test_accuracy,seconds,diverged,weights_hash,max_weight_difference,max_loss_difference\n";
   for (const ArmRun& arm_run : comparison.runs) {
     const Index batch = arm_run.batch;
-    const ShareSizes rank = samples_per_rank(arm_run.arm, batch, run.ranks);
-    const ShareSizes norm = samples_per_norm(arm_run.arm, batch, run.ranks);
+    const ShareSizes rank = samples_per_rank(arm_run.arm, batch, arm_run.ranks);
+    const ShareSizes norm = samples_per_norm(arm_run.arm, batch, arm_run.ranks);
     const TrainingResult& result = arm_run.result;
     csv += arm_run.arm.name();
     append_cell(csv, std::to_string(arm_run.seed));
     for (const Index value :
-         {run.ranks, batch, rank.smallest, rank.largest, norm.smallest, norm.largest,
+         {arm_run.ranks, batch, rank.smallest, rank.largest, norm.smallest, norm.largest,
           static_cast<Index>(result.epochs.size()), static_cast<Index>(result.step_losses.size())}) {
       append_cell(csv, std::to_string(value));
     }
@@ -288,8 +294,9 @@ std::string summary_csv(const RunDescription& run, const Comparison& comparison)
     append_cell(csv, number(result.seconds));
     append_cell(csv, result.diverged ? "1" : "0");
     append_cell(csv, hex_of(result.weights_hash));
-    const auto check = std::find_if(comparison.checks.begin(), comparison.checks.end(),
-                                    [&](const SyncCheck& c) { return c.seed == arm_run.seed && c.batch == batch; });
+    const auto check = std::find_if(comparison.checks.begin(), comparison.checks.end(), [&](const SyncCheck& c) {
+      return c.seed == arm_run.seed && c.batch == batch && c.ranks == arm_run.ranks;
+    });
     const bool has_check = arm_run.arm.kind == Arm::Kind::sync && check != comparison.checks.end();
     append_cell(csv, has_check ? number(check->sync.weights) : "");
     append_cell(csv, has_check ? number(check->sync.loss) : "");
