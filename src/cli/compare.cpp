@@ -320,12 +320,11 @@ CommandBody add_compare(CLI::App& tool) {
       ->capture_default_str()
       ->type_name("DIR");
   command->footer(
-      "Exit code 1 if sync does not train like single, on each number of ranks, or an arm diverges. SIGTERM and SIGINT "
-      "end "
-      "the comparison at the end of a step, with a page of what is complete.\n\n"
-      "Try:\n  mpirun -n 4 syncbn compare\n  mpirun -n 8 syncbn compare --ranks 1,2,4,8 --batch 64\n  mpirun -n 4 "
-      "syncbn compare --data mnist/ --network mlp --seeds 3 --out "
-      "mnist-compare");
+      "Exit code 1 if sync does not train like single, on each number of ranks, or an arm diverges. SIGTERM and "
+      "SIGINT end the comparison at the end of a step, with a page of what is complete.\n\n"
+      "Try:\n  mpirun -n 4 syncbn compare\n"
+      "  mpirun -n 8 syncbn compare --ranks 1,2,4,8 --batch 64\n"
+      "  mpirun -n 4 syncbn compare --data mnist/ --network mlp --seeds 3 --out mnist-compare");
   return [arguments, command] {
     return with_agreed_failures([&] { return run_compare(*arguments, command_line_of(*command), MPI_COMM_WORLD); });
   };
