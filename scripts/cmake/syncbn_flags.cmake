@@ -19,6 +19,11 @@ elseif(SYNCBN_SANITIZE STREQUAL "thread")
 elseif(SYNCBN_SANITIZE)
   message(FATAL_ERROR "SYNCBN_SANITIZE is \"${SYNCBN_SANITIZE}\", wanted address, thread or nothing")
 endif()
+if(SYNCBN_SANITIZE STREQUAL "thread")
+  # The run-time library is linked statically and has operators new and delete; those of tests that count allocations come
+  # before them.
+  target_link_options(syncbn_flags INTERFACE -Wl,-z,muldefs)
+endif()
 if(SYNCBN_SANITIZE)
   target_compile_options(syncbn_flags INTERFACE -O1 -g -fno-omit-frame-pointer ${_syncbn_sanitizers})
   target_link_options(syncbn_flags INTERFACE ${_syncbn_sanitizers})
