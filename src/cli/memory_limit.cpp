@@ -8,7 +8,14 @@
 
 // A function compiled for several instruction sets, one of which is chosen when the program is loaded. That needs a
 // loader that resolves indirect functions, and no sanitizer, whose run time is not ready then.
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SYNCBN_IS_SANITIZED
+#elif defined(__has_feature)  // clang
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SYNCBN_IS_SANITIZED
+#endif
+#endif
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(SYNCBN_IS_SANITIZED)
 #define SYNCBN_FOR_WIDE_REGISTERS __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define SYNCBN_FOR_WIDE_REGISTERS
