@@ -29,9 +29,9 @@ void* measured(std::size_t bytes) {
 
 }  // namespace
 
-void* operator new(std::size_t bytes) { return measured(bytes); }
-void* operator new[](std::size_t bytes) { return measured(bytes); }
-// Inlined, gcc takes their free() for a mistake.
+// Not inlined: where gcc inlines one of a pair, it takes the other for a mistake.
+[[gnu::noinline]] void* operator new(std::size_t bytes) { return measured(bytes); }
+[[gnu::noinline]] void* operator new[](std::size_t bytes) { return measured(bytes); }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

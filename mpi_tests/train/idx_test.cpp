@@ -18,13 +18,13 @@ std::atomic<std::size_t> largest_allocation{0};  // bytes, since it was last set
 }
 
 // What a hostile header makes a reader ask for, whether it touches it or not.
-void* operator new(std::size_t bytes) {
+// Not inlined: where gcc inlines one of a pair, it takes the other for a mistake.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   std::size_t largest = largest_allocation;
   while (bytes > largest && !largest_allocation.compare_exchange_weak(largest, bytes)) continue;
   if (void* memory = std::malloc(bytes)) return memory;
   throw std::bad_alloc();
 }
-// Inlined, gcc takes their free() for a mistake.
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 

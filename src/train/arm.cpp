@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <climits>
+#include <utility>
 
 #include "collectives.hpp"
 #include "errors.hpp"
@@ -40,8 +41,9 @@ std::string Arm::name() const {
   return "";
 }
 
-ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm)
+ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm, std::function<void()> on_work)
     : trainers_(arm.kind == Arm::Kind::single ? MPI_COMM_SELF : comm),
+      on_work_(std::move(on_work)),
       rank_(rank_of(trainers_)),
       size_(size_of(trainers_)) {
   if (arm.kind == Arm::Kind::sync) norm_group_ = communicator_over(comm);
@@ -49,6 +51,11 @@ ArmRanks::ArmRanks(const Arm& arm, MPI_Comm comm)
     norm_group_ = Communicator::groups_of(static_cast<int>(std::min<Index>(arm.group_size, INT_MAX)), comm);
   }
   if (norm_group_.size() < size_) gradients_ = ParameterGradients::local;
+}
+
+void ArmRanks::still_here() const {
+  train::still_here(trainers_);
+  if (on_work_) on_work_();
 }
 
 BatchNorm ArmRanks::make_norm(Index num_features, const std::string& name, Activation activation, DataType type) const {

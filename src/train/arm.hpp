@@ -2,6 +2,7 @@
 // The ways to run batch norm in a data-parallel training that a comparison sets side by side.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include <mpi.h>
@@ -30,12 +31,17 @@ struct Arm {
 /// The ranks of an arm, as they train. Move-only in spirit: one per training.
 class ArmRanks {
  public:
-  /// Collective over `comm`, which must outlive this object. For Arm::Kind::single: called by rank 0 alone.
-  ArmRanks(const Arm& arm, MPI_Comm comm);
+  /// Collective over `comm`, which must outlive this object. For Arm::Kind::single: called by rank 0 alone. `on_work`, if
+  /// there is one, tells those who do not train, but wait for this rank.
+  ArmRanks(const Arm& arm, MPI_Comm comm, std::function<void()> on_work = {});
 
   MPI_Comm trainers() const noexcept { return trainers_; }  ///< Who sums gradients.
   Index rank() const noexcept { return rank_; }             ///< In trainers().
   Index size() const noexcept { return size_; }
+
+  /// Tells whoever may wait for this rank that it is at work, so that their deadlines start again: to be called every few
+  /// images of an evaluation. Local.
+  void still_here() const;
 
   /// Makes batch norm layers of this arm. Their parameter gradients are global if all trainers share, else local.
   BatchNorm make_norm(Index num_features, const std::string& name, Activation activation, DataType type) const;
@@ -46,6 +52,7 @@ class ArmRanks {
 
  private:
   MPI_Comm trainers_;
+  std::function<void()> on_work_;
   Index rank_;
   Index size_;
   Communicator norm_group_;

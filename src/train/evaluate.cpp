@@ -13,7 +13,9 @@ namespace {
 constexpr Index kBlock = 64;  // images
 
 /// How many images of one block the network recognizes. `x` is room for it.
-std::int64_t correct_in_block(Network<float>& network, const LabelledImages& images, Index block, Tensor<float>& x) {
+std::int64_t correct_in_block(Network<float>& network, const LabelledImages& images, Index block, const ArmRanks& ranks,
+                              Tensor<float>& x) {
+  ranks.still_here();
   const Index first = block * kBlock;
   const Index count = std::min(kBlock, images.count - first);
   x.resize(count, images.shape);
@@ -63,7 +65,7 @@ double test_accuracy(Network<float>& network, const LabelledImages& images, cons
   Tensor<float> x;
   std::int64_t correct = 0;
   for (Index block = ranks.rank(); block * kBlock < images.count; block += ranks.size()) {
-    correct += correct_in_block(network, images, block, x);
+    correct += correct_in_block(network, images, block, ranks, x);
   }
   all_reduce_sum(ranks.trainers(), &correct, 1);
   return static_cast<double>(correct) / static_cast<double>(images.count);
@@ -84,7 +86,7 @@ void Evaluator::compare_ranks(Network<float>& network, OtherAccuracies& accuraci
   Tensor<float> x;
   std::int64_t correct = has_own ? 0 : kNoStatistics;
   for (Index block = 0; has_own && block * kBlock < data_.test.count; ++block) {
-    correct += correct_in_block(network, data_.test, block, x);
+    correct += correct_in_block(network, data_.test, block, ranks_, x);
   }
   std::vector<std::int64_t> by_rank(static_cast<std::size_t>(ranks_.size()));
   by_rank[static_cast<std::size_t>(ranks_.rank())] = correct;

@@ -56,9 +56,9 @@ TrainingResult FirstRanks::train(const DataSet& data, const TrainingOptions& opt
                                  const Observer& observer, const Continuation& continuation) const {
   if (waiting_ == MPI_COMM_NULL) return train::train(data, options, arm, comm_, observer, continuation);
   Observer heard = observer;
-  heard.on_step = [&](const StepRecord& record) {
+  heard.on_work = [&] {
     still_here(waiting_);
-    observer.on_step(record);
+    observer.on_work();
   };
   TrainingResult result;
   all_or_nothing(waiting_, [&] {

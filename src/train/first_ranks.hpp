@@ -10,9 +10,9 @@ namespace syncbn::train {
 
 /// The first `count` ranks of a communicator, as a communicator of their own: who trains.
 ///
-/// The others wait with twice the deadline, and what they hear of rank 0 starts it again in every step. So if a rank that
-/// trains is missing, those that train with it say so, and in which message; the others speak only if all that train are
-/// missing.
+/// The others wait with twice the deadline, and what they hear of rank 0 starts it again in every step, and every few images
+/// that it evaluates. So if a rank that trains is missing, those that train with it say so, and in which message; the others
+/// speak only if all that train are missing.
 class FirstRanks {
  public:
   /// All of `comm`, which must outlive this object, if `count` is its size: then nothing is made. Collective over `comm`; in

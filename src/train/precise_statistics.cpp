@@ -91,6 +91,7 @@ Network<float>& PreciseStatistics::recalculate(const Network<float>& trained, co
 }
 
 void PreciseStatistics::pass_over(const Index* samples, Index count) {
+  ranks_.still_here();
   const Shard shard = shard_of_rank(count, ranks_.rank(), ranks_.size());
   x_.resize(shard.samples.count, images_.shape);
   for (Index n = 0; n < shard.samples.count; ++n) {

@@ -109,15 +109,14 @@ void take_weights(const Network<float>& network, const ArmRanks& ranks, Training
 /// One training on the ranks of an arm; the observer is called by rank 0 of them.
 class TrainingRun {
  public:
-  /// `comm`: all who wait for it. The rest is borrowed.
+  /// All is borrowed.
   TrainingRun(const DataSet& data, const TrainingOptions& options, const Arm& arm, MPI_Comm comm,
               const Observer& observer, const Continuation& continuation)
       : data_(data),
         options_(options),
-        comm_(comm),
         observer_(observer),
         continuation_(continuation),
-        ranks_(arm, comm),
+        ranks_(arm, comm, [this] { tell_waiting(); }),
         drift_(make_drift_sampler(arm, ranks_, data.train.count / options.batch * options.epochs)),
         network_(make_started_network(data, options, ranks_, drift_)),
         step_(network_, options.sgd, data.train, ranks_),
@@ -170,7 +169,12 @@ class TrainingRun {
     step_seconds_.push_back(step_watch.seconds());
     result_.step_losses.push_back(loss);
     result_.diverged = !std::isfinite(loss);
+    tell_waiting();
     if (ranks_.rank() == 0) tell(epoch, loss);
+  }
+
+  void tell_waiting() const {
+    if (ranks_.rank() == 0) observer_.on_work();
   }
 
   void tell(Index epoch, double loss) {
@@ -209,12 +213,11 @@ class TrainingRun {
     checkpoint.copies = key_.copies;
     take_state(network_, step_.sgd(), ranks_, checkpoint);
     on_first_rank(ranks_.trainers(),
-                  [&] { save_checkpoint(continuation_.folder, key_, checkpoint, [this] { still_here(comm_); }); });
+                  [&] { save_checkpoint(continuation_.folder, key_, checkpoint, [this] { ranks_.still_here(); }); });
   }
 
   const DataSet& data_;
   const TrainingOptions& options_;
-  MPI_Comm comm_;
   const Observer& observer_;
   const Continuation& continuation_;
   const Stopwatch watch_;
@@ -352,9 +355,9 @@ TrainingResult train(const DataSet& data, const TrainingOptions& options, const 
   TrainingResult result;
   if (arm.kind == Arm::Kind::single) {
     Observer alone = observer;  // the others wait, for as long as it takes
-    alone.on_step = [&](const StepRecord& record) {
+    alone.on_work = [&] {
       still_here(comm);
-      observer.on_step(record);
+      observer.on_work();
     };
     on_first_rank(comm, [&] { result = TrainingRun(data, options, arm, comm, alone, continuation).run(); });
   } else {

@@ -43,6 +43,8 @@ void check_options(const TrainingOptions& options, const DataSet& data);
 struct Observer {
   std::function<void(const StepRecord&)> on_step = [](const StepRecord&) {};
   std::function<void(const EpochRecord&)> on_epoch = [](const EpochRecord&) {};
+  /// In every step and every few images of an evaluation: for those who wait without training.
+  std::function<void()> on_work = [] {};
 };
 
 struct Checkpoint;
