@@ -21,13 +21,14 @@ const DataSet& data() {
 
 int ranks() { return size_of(MPI_COMM_WORLD); }
 
-TrainingResult run(const std::string& arm, EvaluationOptions evaluation, const std::string& network = "mlp") {
+TrainingResult run(const std::string& arm, EvaluationOptions evaluation, const std::string& network = "mlp",
+                   const Observer& observer = {}) {
   TrainingOptions options;
   options.network = network;
   options.epochs = 4;
   options.batch = 22;
   options.evaluation = evaluation;
-  return train(data(), options, Arm::parse(arm), MPI_COMM_WORLD, {});
+  return train(data(), options, Arm::parse(arm), MPI_COMM_WORLD, observer);
 }
 
 Network<float> make_network_of(const ArmRanks& arm_ranks) {
@@ -92,6 +93,21 @@ TEST(Evaluation, LeavesTrainingAsItIs) {
         EXPECT_EQ(plain.epochs[i].test_accuracy, evaluated.epochs[i].test_accuracy);
       }
     }
+  }
+}
+
+// Ranks that wait for one that evaluates alone have a deadline, which must not end it.
+TEST(Evaluation, SaysEveryFewImagesThatItIsAtWork) {
+  for (const bool is_precise : {false, true}) {
+    Index told = 0;
+    Observer observer;
+    observer.on_work = [&] { ++told; };
+    run("single", {.compares_ranks = false, .is_precise = is_precise}, "mlp", observer);
+    constexpr Index kSteps = 4 * 9;                 // of 22 of 200 samples
+    constexpr Index kBlocks = 2;                    // of 70 test images
+    constexpr Index kPrecise = 3 * (10 + kBlocks);  // the last epochs
+    const Index wanted = kSteps + 4 * kBlocks + (is_precise ? kPrecise : 0);
+    EXPECT_EQ(told, rank_of(MPI_COMM_WORLD) == 0 ? wanted : 0);
   }
 }
 

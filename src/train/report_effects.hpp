@@ -28,7 +28,8 @@ struct LocalEffect {
   double points() const { return 100 * (local->error.median - sync->error.median); }
 };
 
-/// One for each batch and number of ranks, of 2 or more if there are several, at which both arms are there. Local and sync belong to `figures`.
+/// One for each batch and number of ranks, of 2 or more if there are several, at which both arms are there. Local and sync
+/// belong to `figures`.
 std::vector<LocalEffect> effects_of(const RunRecord& run, const std::vector<ArmFigures>& figures);
 
 /// The headline of a run with one effect or more. `handing` says how samples were handed out; empty: nothing to say of it.
