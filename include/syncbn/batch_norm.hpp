@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "syncbn/channel_vector.hpp"
+#include "syncbn/export.h"
 #include "syncbn/options.hpp"
 #include "syncbn/pass_costs.hpp"
 #include "syncbn/tensor_view.hpp"
@@ -65,7 +66,7 @@ struct BatchNormGradients {
 ///
 /// Not thread-safe, const calls included: one call at a time per object. Different objects may be used by different threads if MPI was
 /// initialized with MPI_THREAD_MULTIPLE.
-class BatchNorm {
+class SYNCBN_API BatchNorm {
  public:
   /// gamma = 1, beta = 0, running_mean = 0, running_var = 1, as PyTorch. Collective. Throws OptionError or
   /// MismatchError on all ranks if an option is wrong or differs between ranks.
@@ -114,6 +115,11 @@ class BatchNorm {
   /// backward_input() still works. Throws StateError if the layer does not track running statistics.
   BatchNormCache forward_frozen(ConstTensorView x, TensorView y, ConstTensorView residual = {}) const;
   void forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& cache, ConstTensorView residual = {}) const;
+
+  /// y once more, with the statistics of `cache` (of forward_train() or forward_frozen()): for programs that throw activations
+  /// away and make them again in the backward pass. The same x gives the same bits. No message, no update of anything but
+  /// the cache, which points at this x and y afterwards. Local. Throws StateError if no forward pass has filled the cache.
+  void forward_again(BatchNormCache& cache, ConstTensorView x, TensorView y, ConstTensorView residual = {}) const;
 
   /// Gradients of the loss with respect to x, gamma and beta.
   ///
@@ -173,7 +179,7 @@ class BatchNorm {
   void reset_costs() noexcept;
 
  private:
-  class Impl;
+  class SYNCBN_HIDDEN Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -11,6 +11,8 @@
 
 #include <mpi.h>
 
+#include "syncbn/export.h"
+
 namespace syncbn {
 
 namespace comm {
@@ -53,7 +55,7 @@ using AllGather = std::function<void(const void* mine, std::size_t bytes, void* 
 /// After a TimeoutError, and after any error that says so, the group cannot be used any more: every further call throws.
 /// Operations that never ended keep their memory until the process ends. What the program does then is its own affair;
 /// MPI_Finalize waits for missing ranks, MPI_Abort does not.
-class Communicator {
+class SYNCBN_API Communicator {
  public:
   /// This process alone: local batch norm. Needs no MPI.
   Communicator();

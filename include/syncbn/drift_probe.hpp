@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "syncbn/export.h"
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn {
@@ -40,7 +41,7 @@ struct DriftRecord {
 /// on Zen 4: 1.6 us for 4x64x56x56 and 4.5 us for 32x256x14x14, 0.6 and 0.7 % of the forward pass of one rank; the time
 /// with a probe that wants every call, in turns with that without, is 1.00 and 1.01 times it, which is what two layers
 /// without one differ by. For 8x128 (2-D), 1.7 us of 3.6: there a probe should want few calls.
-class DriftProbe {
+class SYNCBN_API DriftProbe {
  public:
   virtual ~DriftProbe() = default;
   /// Is this call of a layer wanted? One that is not costs nothing.
@@ -52,7 +53,7 @@ class DriftProbe {
 /// Writes records as lines of JSON, each flushed: {"layer":"bn1","rank":0,"ranks":4,"call":1,"own_count":2,"count":8,
 /// "mean_drift":0.3,"var_drift":0.6,"worst_channel":5,"worst_mean_drift":-0.9,"message_us":41.5,"wait_us":12.0}; null for
 /// NaN. One for all layers of a rank; ranks need files of their own. Not for several threads at once.
-class DriftLog final : public DriftProbe {
+class SYNCBN_API DriftLog final : public DriftProbe {
  public:
   /// Makes the file, or empties it. Takes every `every`-th call of each layer, from the first on. Throws StateError if the
   /// file cannot be made, OptionError if `every` is less than 1.

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "syncbn/export.h"
+
 namespace syncbn {
 
 /// What went wrong. The value travels between ranks, so that all of them throw the same class.
@@ -21,7 +23,7 @@ enum class ErrorCode : std::int32_t {
 };
 
 /// Base of all errors. `what()` is one sentence: where, got, wanted, and on which rank.
-class Error : public std::runtime_error {
+class SYNCBN_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& text) : std::runtime_error(text), code_(code) {}
   ErrorCode code() const noexcept { return code_; }
@@ -30,37 +32,37 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
-class ShapeError : public Error {
+class SYNCBN_API ShapeError : public Error {
  public:
   explicit ShapeError(const std::string& text) : Error(ErrorCode::shape, text) {}
 };
 
-class OptionError : public Error {
+class SYNCBN_API OptionError : public Error {
  public:
   explicit OptionError(const std::string& text) : Error(ErrorCode::option, text) {}
 };
 
-class StateError : public Error {
+class SYNCBN_API StateError : public Error {
  public:
   explicit StateError(const std::string& text) : Error(ErrorCode::state, text) {}
 };
 
-class MismatchError : public Error {
+class SYNCBN_API MismatchError : public Error {
  public:
   explicit MismatchError(const std::string& text) : Error(ErrorCode::mismatch, text) {}
 };
 
-class MpiError : public Error {
+class SYNCBN_API MpiError : public Error {
  public:
   explicit MpiError(const std::string& text) : Error(ErrorCode::mpi, text) {}
 };
 
-class NonFiniteError : public Error {
+class SYNCBN_API NonFiniteError : public Error {
  public:
   explicit NonFiniteError(const std::string& text) : Error(ErrorCode::non_finite, text) {}
 };
 
-class TimeoutError : public Error {
+class SYNCBN_API TimeoutError : public Error {
  public:
   explicit TimeoutError(const std::string& text) : Error(ErrorCode::timeout, text) {}
 };

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "syncbn/export.h"
 #include "syncbn/tensor_view.hpp"
 
 namespace syncbn {
@@ -34,7 +35,7 @@ class Communicator;
 /// Needs:  round to nearest, and subnormal numbers not flushed to zero (as every program has them unless it asks).
 ///
 /// Not thread-safe; merge() joins what threads have summed apart.
-class ReproducibleSum {
+class SYNCBN_API ReproducibleSum {
  public:
   /// How much below the largest term is kept: 3 or 5 bins.
   enum class Precision : std::int32_t { bits72 = 3, bits146 = 5 };
@@ -103,7 +104,7 @@ class ReproducibleSum {
   void all_gather_merge(const Communicator& communicator);
 
  private:
-  class Impl;
+  class SYNCBN_HIDDEN Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -4,9 +4,11 @@
 
 #include "syncbn/batch_norm.hpp"
 #include "syncbn/channel_vector.hpp"
+#include "syncbn/checkpoint.hpp"
 #include "syncbn/communicator.hpp"
 #include "syncbn/drift_probe.hpp"
 #include "syncbn/error.hpp"
+#include "syncbn/export.h"
 #include "syncbn/half.hpp"
 #include "syncbn/options.hpp"
 #include "syncbn/pass_costs.hpp"

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "syncbn/export.h"
 #include "syncbn/half.hpp"
 
 namespace syncbn {
@@ -72,7 +73,14 @@ constexpr const char* name_of(Layout layout) noexcept {
 
 /// What is wrong with a list of extents. A defect is kept, not thrown, when a view is made: a rank with a bad tensor
 /// must still take part in the layer's message, and the layer then reports it on every rank.
-enum class ShapeDefect : std::int32_t { none = 0, too_few_dimensions, negative_extent, overflow };
+enum class ShapeDefect : std::int32_t {
+  none = 0,
+  too_few_dimensions,
+  negative_extent,
+  overflow,
+  not_dense,     ///< Strides of neither layout.
+  unknown_type,  ///< An element type that is none of DataType: of callers that cast from numbers.
+};
 
 /// N samples, C channels, S positions: S is the product of the spatial extents, 1 for 2-D tensors. Dense, row-major.
 struct TensorShape {
@@ -83,7 +91,11 @@ struct TensorShape {
   ShapeDefect defect = ShapeDefect::none;
 
   /// From the full list of extents, (N, C, *spatial) or (N, *spatial, C); any number of spatial axes, none too.
-  static TensorShape from_extents(const Index* extents, std::size_t axes, Layout layout) noexcept;
+  SYNCBN_API static TensorShape from_extents(const Index* extents, std::size_t axes, Layout layout) noexcept;
+
+  /// From extents (N, C, *spatial) and strides in elements, as DLPack and PyTorch have them: the layout is what the strides
+  /// say, not_dense if they fit neither. Those of extents of 1 may be anything. strides null: row-major.
+  SYNCBN_API static TensorShape from_strides(const Index* extents, const Index* strides, std::size_t axes) noexcept;
 
   /// Also of a shape whose element_count() does not fit an Index.
   bool is_empty() const noexcept { return samples == 0 || channels == 0 || positions == 0; }

@@ -70,9 +70,11 @@ TEST(BatchNormMessages, EvalAndFrozenAreSilent) {
   CollectiveCounter::reset();
   layer.forward_eval(x.view(), y.view());
   without_statistics.forward_eval(x.view(), y.view());
-  const BatchNormCache cache = layer.forward_frozen(x.view(), y.view());
+  BatchNormCache cache = layer.forward_frozen(x.view(), y.view());
   layer.backward(cache, layer_case.my_dy().view(), y.view());
   expect_calls("eval and frozen", 0);
+  layer.forward_again(cache, x.view(), y.view());
+  expect_calls("forward again", 0);
 }
 
 TEST(BatchNormMessages, AGroupOfOneIsSilent) {

@@ -142,6 +142,33 @@ TYPED_TEST(BatchNormModes, FrozenNeedsRunningStatistics) {
   EXPECT_EQ(caught.code, ErrorCode::state) << caught.text;
 }
 
+TYPED_TEST(BatchNormModes, ForwardAgainGivesTheSameBitsAndUpdatesNothing) {
+  for (const Layout layout : {Layout::channels_first, Layout::channels_last}) {
+    auto layer_case = uneven_case<TypeParam>(311, layout);
+    BatchNorm layer = make_layer(layer_case);
+    const auto wanted = run_step(layer, layer_case);
+    SCOPED_TRACE(layer_case.trace());
+
+    Tensor<TypeParam> y = zeros_like<TypeParam>(layer_case.my_x());
+    BatchNormCache cache = layer.forward_train(std::as_const(layer_case.my_x()).view(), y.view());
+    const std::vector<double> mean = values_of(layer.running_mean());
+    const Tensor<TypeParam> x_again = layer_case.my_x();
+    y.values.assign(y.values.size(), TypeParam(7.0f));
+    layer.forward_again(cache, x_again.view(), y.view());
+    EXPECT_TRUE(same_bits(y.values, wanted.y.values));
+    EXPECT_TRUE(same_bits(values_of(layer.running_mean()), mean));
+    EXPECT_EQ(layer.num_batches_tracked(), 2);
+
+    layer_case.my_x().values.assign(y.values.size(), TypeParam(0.0f));  // the first x is gone
+    Tensor<TypeParam> dx = zeros_like<TypeParam>(y);
+    layer.backward(cache, std::as_const(layer_case.my_dy()).view(), dx.view());
+    EXPECT_TRUE(same_bits(dx.values, wanted.dx.values));
+
+    BatchNormCache empty;
+    EXPECT_EQ(error_of([&] { layer.forward_again(empty, x_again.view(), y.view()); }).code, ErrorCode::state);
+  }
+}
+
 TYPED_TEST(BatchNormModes, TrainingInPlaceGivesTheSameBitsButNeedsAKeptInput) {
   auto layer_case = uneven_case<TypeParam>(306);
   BatchNorm layer = make_layer(layer_case);

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Iterator, NamedTuple
 
-LAYERS = ("statistics", "kernels", "comm", "layer", "capi", "torch", "python", "train", "cli")
+LAYERS = ("statistics", "kernels", "comm", "layer", "capi", "checkpoint", "torch", "python", "train", "cli", "examples")
 SIBLINGS = ("statistics", "kernels", "comm")
 LIBRARY = SIBLINGS + ("layer",)
 
@@ -17,21 +17,23 @@ LIBRARY = SIBLINGS + ("layer",)
 # PUBLIC_HEADERS_NOT_FOR.
 MAY_USE = {
     "statistics": (), "kernels": (), "comm": (), "layer": SIBLINGS,
-    "capi": (), "torch": (), "python": (), "train": (), "cli": ("train",),
+    "capi": (), "checkpoint": (), "torch": (), "python": (), "train": (), "cli": ("train",), "examples": (),
 }
 # What brings MPI along is not for layers without MPI; comm has never heard of batch norm.
-NEEDS_MPI = ("communicator.hpp", "batch_norm.hpp", "syncbn.hpp")
+NEEDS_MPI = ("communicator.hpp", "batch_norm.hpp", "checkpoint.hpp", "syncbn.hpp")
 PUBLIC_HEADERS_NOT_FOR = {
-    "statistics": NEEDS_MPI + ("eigen.hpp",),
-    "kernels": NEEDS_MPI + ("eigen.hpp",),
-    "comm": ("batch_norm.hpp", "syncbn.hpp", "eigen.hpp"),
-    "layer": ("syncbn.hpp", "eigen.hpp"),
-    "capi": ("eigen.hpp",),
+    "statistics": NEEDS_MPI + ("eigen.hpp", "eigen_tensor.hpp"),
+    "kernels": NEEDS_MPI + ("eigen.hpp", "eigen_tensor.hpp"),
+    "comm": ("batch_norm.hpp", "syncbn.hpp", "eigen.hpp", "eigen_tensor.hpp"),
+    "layer": ("syncbn.hpp", "eigen.hpp", "eigen_tensor.hpp"),
+    "capi": ("eigen.hpp", "eigen_tensor.hpp"),
 }
 
 SOURCE_SUFFIXES = (".hpp", ".cpp", ".h", ".c", ".inl")
 HEADER_SUFFIXES = (".hpp", ".h", ".inl")
 SIMD_HEADERS = re.compile(r"hwy/|[a-z]*intrin\.h$|arm_(neon|sve)\.h$")
+# PyTorch's, whose folder has the name of ours; and the public headers that need more than the library.
+PYTORCH_HEADERS = re.compile(r"torch/(torch|library|custom_class)\.h$|torch/csrc/")
 EIGEN_HEADERS = re.compile(r"(unsupported/)?Eigen/|eigen3/")
 PRINTS_OR_EXITS = re.compile(
     r"\bstd::(cout|cerr|clog)\b|\b(v?f?printf|puts|fputs|putchar|putc|fputc|fwrite|perror)\s*\("
@@ -104,6 +106,8 @@ def without_comments_and_strings(text: str) -> str:
 
 def layer_of_include(file: File, include: str) -> str | None:
     """The folder of src/ that an include reaches into; None for public, system and other headers."""
+    if PYTORCH_HEADERS.match(include):
+        return None
     beside = (file.absolute.parent / include).resolve()
     source = (file.root / "src").resolve()
     if beside.is_file():
@@ -133,8 +137,8 @@ def check_arrows(file: File) -> Iterator[Finding]:
 
 
 def check_mpi(file: File) -> Iterator[Finding]:
-    """mpi.h only in communicator.hpp, comm, train, cli and the tests; no MPI calls in layers without it"""
-    allowed = (file.is_test or file.layer in ("comm", "train", "cli")
+    """mpi.h only in communicator.hpp, comm, train, cli, the examples and the tests; no MPI calls in layers without it"""
+    allowed = (file.is_test or file.layer in ("comm", "train", "cli", "examples")
                or file.path.as_posix() == "include/syncbn/communicator.hpp")
     for line, include in file.includes():
         if include in ("mpi.h", "mpi-ext.h") and not allowed:
@@ -152,9 +156,9 @@ def check_simd(file: File) -> Iterator[Finding]:
 
 
 def check_eigen(file: File) -> Iterator[Finding]:
-    """no Eigen beside SIMD code, nor anywhere in the library; only its public header include/syncbn/eigen.hpp"""
+    """no Eigen beside SIMD code, nor anywhere in the library; only its public headers eigen.hpp and eigen_tensor.hpp"""
     forbidden = (file.layer in LIBRARY + ("capi",)
-                 or file.is_public and file.path.as_posix() != "include/syncbn/eigen.hpp")
+                 or file.is_public and not re.fullmatch(r"include/syncbn/eigen(_tensor)?\.hpp", file.path.as_posix()))
     if not forbidden:
         return
     for line, include in file.includes():

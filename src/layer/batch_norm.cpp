@@ -232,6 +232,16 @@ void BatchNorm::Impl::forward_eval(const ConstTensorView& x, const TensorView& y
   }
 }
 
+void BatchNorm::Impl::forward_again(BatchNormCache& cache, const ConstTensorView& x, const TensorView& y,
+                                    const ConstTensorView& residual) {
+  throw_if(check_forward("forward again", x, y, residual));
+  if (cache.mode == BatchNormCache::Mode::none || cache.mean.size() != static_cast<std::size_t>(options.num_features)) {
+    throw StateError(layer::where(options, "forward again") + " the cache is not one of a forward pass of this layer");
+  }
+  fill_cache(cache.mode, x, y, cache.count, cache);
+  if (x.shape.samples > 0) elements_->normalize(x, y, residual, cache, state);
+}
+
 /// Eval of a layer without running statistics: those of this rank's own batch, as PyTorch.
 void BatchNorm::Impl::forward_with_own_statistics(const ConstTensorView& x, const TensorView& y,
                                                   const ConstTensorView& residual, BatchNormCache& cache) {

@@ -39,6 +39,11 @@ const char* text_of(ShapeDefect defect) {
       return "has a negative extent";
     case ShapeDefect::overflow:
       return "has more elements than can be addressed";
+    case ShapeDefect::not_dense:
+      return "is not dense, neither as (N, C, *spatial) nor as (N, *spatial, C): its strides ask for a copy, which is "
+             "the caller's";
+    case ShapeDefect::unknown_type:
+      return "has an unknown element type, wanted f32, f64, bf16 or f16";
     case ShapeDefect::none:
       break;
   }

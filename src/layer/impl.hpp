@@ -33,6 +33,8 @@ class BatchNorm::Impl final : public comm::Absent {
   void forward_with_running_stats(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual,
                                   const char* pass, BatchNormCache& cache);
   void forward_eval(const ConstTensorView& x, const TensorView& y, const ConstTensorView& residual);
+  void forward_again(BatchNormCache& cache, const ConstTensorView& x, const TensorView& y,
+                     const ConstTensorView& residual);
 
   BatchNormOptions options;
   Communicator communicator;

@@ -49,6 +49,10 @@ void BatchNorm::forward_frozen(ConstTensorView x, TensorView y, BatchNormCache& 
   impl_->forward_with_running_stats(x, y, residual, "frozen forward", cache);
 }
 
+void BatchNorm::forward_again(BatchNormCache& cache, ConstTensorView x, TensorView y, ConstTensorView residual) const {
+  impl_->forward_again(cache, x, y, residual);
+}
+
 BatchNormGradients BatchNorm::backward(const BatchNormCache& cache, ConstTensorView dy, TensorView dx,
                                        TensorView dresidual) {
   BatchNormGradients gradients;
