@@ -66,7 +66,7 @@ TrainingKey training_of(const std::string& text) {
     const std::size_t tab = std::min(text.find('\t', at), end);
     const std::string name = text.substr(at, tab - at);
     const std::string value = tab < end ? text.substr(tab + 1, end - tab - 1) : "";
-    key.entries.emplace_back(name, value);
+    key.entries.push_back({name, value});
     if (name == "weights") key.weights = size_from(value);
     if (name == "batch norm layers") key.norms = size_from(value);
     if (name == "batch norm channels") key.channels = size_from(value);
@@ -82,6 +82,8 @@ bool is_refused(const syncbn::fuzz::FileOfBytes& file, const TrainingKey& key) {
     read_checkpoint(file.path(), key);
     return false;
   } catch (const DataError&) {
+    return true;
+  } catch (const UsageError&) {
     return true;
   }
 }
@@ -121,6 +123,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     require(checkpoint_bytes(key, found) == bytes, "what is accepted is what would be written");
     require_that_damage_is_noticed(file, bytes, key, how);
   } catch (const DataError& error) {
+    syncbn::fuzz::require_sentence(error.what(), file.path());
+  } catch (const UsageError& error) {  // of another training
     syncbn::fuzz::require_sentence(error.what(), file.path());
   }
   // A stream's buffer, and records of epochs, which are larger in memory and whose vector grows twofold.

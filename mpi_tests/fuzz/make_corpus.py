@@ -160,12 +160,40 @@ def checkpoint_files() -> Iterator[File]:
     yield "empty", plain
 
 
+def safetensors(header: str, data: bytes = b"", length: int = -1) -> bytes:
+    return struct.pack("<Q", len(header) if length < 0 else length) + header.encode() + data
+
+
+def safetensors_files() -> Iterator[File]:
+    def tensor(name: str, begin: int, end: int, shape: str = "[1]", dtype: str = "F32") -> str:
+        return f'"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+
+    pair = "{" + tensor("bn.weight", 0, 4) + "," + tensor("bn.num_batches_tracked", 4, 12, "[]", "I64") + "}"
+    good = safetensors('{"__metadata__":{"format":"pt"},' + pair[1:] + "   ", bytes(12))
+    yield "good", good
+    yield "empty-object", safetensors("{}")
+    for end in range(0, len(good), 3):
+        yield f"cut-off-{end}", good[:end]
+        yield f"flipped-{end}", good[:end] + bytes([good[end] ^ 1 << end % 8]) + good[end + 1:]
+    for name, header in {
+            "gap": tensor("a", 4, 8), "overlap": tensor("a", 0, 4) + "," + tensor("b", 2, 6), "backwards": tensor("a", 4, 0),
+            "huge-shape": tensor("a", 0, 0, "[4294967296,4294967296]"), "negative": tensor("a", 0, 4, "[-1]"),
+            "fraction": tensor("a", 0, 4, "[1.0]"), "no-type": tensor("a", 0, 4, dtype="F33"), "twice": tensor("a", 0, 4) + "," + tensor("a", 0, 4),
+            "name": tensor("\\u001b[31m" * 30, 0, 4), "zero": tensor("a", 0, 0, "[0]") + "," + tensor("b", 0, 4),
+    }.items():
+        yield name, safetensors("{" + header + "}", bytes(8))
+    for length in 1 << 20, 1 << 40, (1 << 64) - 1:
+        yield f"length-{length}", safetensors("{}", b"", length)
+    yield "deep", safetensors("[" * 3000)
+    yield "web-page", b"<html></html>"
+
+
 def seeded_fault_files() -> Iterator[File]:
     yield "far", b"1234"
 
 
 TARGETS: dict[str, Callable[[], Iterator[File]]] = {
-    "npy": npy_files, "idx": idx_files, "gzip": gzip_files, "cifar": cifar_files, "checkpoint": checkpoint_files,
+    "npy": npy_files, "idx": idx_files, "gzip": gzip_files, "cifar": cifar_files, "checkpoint": checkpoint_files, "safetensors": safetensors_files,
     "seeded_fault": seeded_fault_files,
 }
 
