@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash disable=SC2034,SC2154
-# Shared by scripts/bench, bench_comm and bench_ddp: arguments, PyTorch to compare with, ranks on cores. To be sourced after setup.sh.
+# Shared by scripts/bench, bench_comm and bench_ddp: arguments, ranks on cores. To be sourced after setup.sh.
 
-TORCH=torch==2.13.0
 shapes=32x64x112x112,32x256x56x56,32x512x28x28,32x1024x14x14,32x2048x7x7,4x256x56x56,4x64x56x56,2x256x14x14
 shapes+=,1024x1024,256x4096,128x256
 folder=$SYNCBN_ROOT/build/bench
@@ -13,15 +12,6 @@ wanted() { [[ $2 =~ ^($3)$ ]] || usage "$1 is \"$2\", wanted $4"; }
 wanted_shapes() {
   wanted "$1" "$2" '[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*x[1-9][0-9]*)?(,[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*x[1-9][0-9]*)?)*' \
     'shapes like 32x64x7x7,128x256'
-}
-
-# PyTorch in a virtual environment of its own. Returns non-zero if it cannot be had.
-install_torch() {
-  local python=$folder/python/bin/python3
-  if [ -x "$python" ] && "$python" -c 'import torch, numpy' 2>/dev/null; then return; fi
-  step "installing $TORCH into build/bench/python (may take some minutes)"
-  quietly python3 -m venv --clear "$folder/python" || return 1
-  quietly timeout 1800 "$python" -m pip install --disable-pip-version-check --progress-bar off "$TORCH" numpy
 }
 
 # Freed tensors stay in the process (PyTorch allocates its results anew in each call).

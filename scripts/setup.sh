@@ -17,6 +17,11 @@ SYNCBN_CHECKER_PACKAGES=(clang-14 libclang-rt-14-dev libomp-14-dev valgrind)
 # For the fuzz targets: libFuzzer is among clang's run-time libraries.
 SYNCBN_FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev)
 
+# PyTorch to build with, to test with and to compare with, in a virtual environment: see install_python.
+SYNCBN_PYTHON_PACKAGES=(python3 python3-venv)
+SYNCBN_PYTHON_MODULES=(torch==2.13.0 numpy mpi4py safetensors setuptools)
+SYNCBN_PYTHON=$SYNCBN_ROOT/build/python/bin/python3
+
 # One line a step, on stderr: stdout belongs to the program.
 step() { printf '==> %s\n' "$*" >&2; }
 fail() {
@@ -78,6 +83,14 @@ quietly() {
   if [ "$code" -ne 0 ]; then cat "$log" >&2; fi
   rm -f -- "$log"
   return "$code"
+}
+
+# install_python: $SYNCBN_PYTHON with $SYNCBN_PYTHON_MODULES. Returns non-zero if they cannot be had.
+install_python() {
+  if [ -x "$SYNCBN_PYTHON" ] && "$SYNCBN_PYTHON" -c 'import torch, numpy, mpi4py, safetensors, setuptools' 2>/dev/null; then return; fi
+  step "installing ${SYNCBN_PYTHON_MODULES[*]} into build/python (may take some minutes)"
+  quietly python3 -m venv --clear "$SYNCBN_ROOT/build/python" || return 1
+  quietly timeout 1800 "$SYNCBN_PYTHON" -m pip install --disable-pip-version-check --progress-bar off "${SYNCBN_PYTHON_MODULES[@]}"
 }
 
 # One job a core, fewer when memory is short: 1 GB a compiler.
