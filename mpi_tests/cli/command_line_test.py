@@ -2,6 +2,7 @@
 """The command line itself: help, version, wrong usage, info; exit codes with and without the launcher."""
 import json
 import os
+import socket
 import unittest
 
 import tool
@@ -100,12 +101,30 @@ class CommandLine(unittest.TestCase):
         for word in [info["version"], info["mpi_library"], info["compiler"], f"ranks             {RANKS}\n"]:
             self.assertIn(word, text.stdout)
 
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < os.cpu_count(), "is bound itself")
     def test_info_warns_of_more_threads_than_cores(self):
         cores = len(os.sched_getaffinity(0))
         outcome = self.run_tool(["info"], environment={"OMP_NUM_THREADS": str(cores + 1)})
         self.assertEqual(outcome.code, 0, outcome)
-        self.assertEqual(len(outcome.complaints), RANKS, outcome)
-        self.assertIn(f"{cores + 1} threads on the {cores} core", outcome.complaints[0])
+        self.assertEqual(len(outcome.complaints), 1, outcome)
+        self.assertIn(f" may run {RANKS * (cores + 1)} OpenMP threads on the {cores} core", outcome.complaints[0])
+        if RANKS > 1:
+            self.assertIn(f"that they share, {cores + 1} each as OMP_NUM_THREADS says; ", outcome.complaints[0])
+        for word in ("bound", "bind-to none"):
+            self.assertNotIn(word, outcome.complaints[0])  # they are not
+        self.assertEqual(outcome.stdout.count("\nnot bound         rank "), RANKS)
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs 2 cores")
+    def test_info_warns_of_ranks_that_are_bound_to_fewer_cores_than_threads(self):
+        core = min(os.sched_getaffinity(0))
+        threads = len(os.sched_getaffinity(0)) + 1
+        outcome = self.run_tool(["info"], shell_prefix=f"export OMP_NUM_THREADS={threads}; taskset -cp {core} $$ > /dev/null")
+        self.assertEqual(len(outcome.complaints), 1, outcome)
+        start = (f"rank 0 is bound to 1 core but may run {threads} OpenMP threads" if RANKS == 1 else
+                 f"{RANKS} ranks on {socket.gethostname()} may run more OpenMP threads than the cores they are bound to "
+                 f"(rank 0: {threads} OpenMP threads on the 1 core it has)")
+        self.assertEqual(outcome.complaints[0], f"syncbn info: {start}; set OMP_NUM_THREADS=1")
+        self.assertEqual(outcome.stdout.count("\nbound to          rank "), RANKS)
 
     def info_with_threads_not_set(self, then=":"):
         outcome = self.run_tool(["info", "--json"], shell_prefix=f"unset OMP_NUM_THREADS OMP_THREAD_LIMIT; {then}")
@@ -120,7 +139,8 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(len(outcome.complaints), RANKS > 1, outcome)
         if RANKS > 1:
             words = [f"the {RANKS} ranks on ", f" {RANKS * cores} OpenMP threads on the {cores} core"]
-            words.append(f"OMP_NUM_THREADS={cores // RANKS} " if RANKS <= cores else "start fewer")
+            words.append(", one for each core in every rank, as OMP_NUM_THREADS is not set; ")
+            words.append(f"set OMP_NUM_THREADS={cores // RANKS}" if RANKS <= cores else "set OMP_NUM_THREADS=1 and start fewer ranks, ")
             for word in words:
                 self.assertIn(word, outcome.complaints[0])
 
@@ -136,7 +156,7 @@ class CommandLine(unittest.TestCase):
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs 2 cores")
     def test_info_is_content_with_a_core_for_each_of_two_ranks(self):
         first, second = sorted(os.sched_getaffinity(0))[:2]
-        prefix = f"taskset -cp $(( ${{OMPI_COMM_WORLD_RANK:-0}} ? {second} : {first} )) $$ > /dev/null"
+        prefix = f"taskset -cp $(( ${{OMPI_COMM_WORLD_RANK:-${{PMI_RANK:-0}}}} ? {second} : {first} )) $$ > /dev/null"
         outcome = tool.run(["info"], ranks=2, shell_prefix=f"export OMP_NUM_THREADS=1; {prefix}")
         self.assertEqual((outcome.code, outcome.complaints), (0, []), outcome)
 

@@ -73,12 +73,17 @@ class Slurm(unittest.TestCase):
             self.assertRegex(call, r"^srun .*--cpus-per-task=2 .*--cpu-bind=verbose ")
             self.assertRegex(call, r" threads=2 deadline=300 mpi=pmix$")
         self.assertIn(f"{TOOL} info", info)
-        self.assertIn(f"{TOOL} train --quiet {' '.join(SHORT)} --out syncbn-17 ", train)
+        self.assertIn(f"{TOOL} train --quiet {' '.join(SHORT)} --out syncbn-17 --resume ", train)
 
     def test_mpirun_gives_every_rank_its_cores(self):
         code = self.run_job([*SHORT, "--out", "mine"], SYNCBN_LAUNCHER="mpirun", SYNCBN_DEADLINE_SECONDS="60")
         self.assertEqual(code, 0, self.__dict__)
         self.assertTrue((self.folder / "mine" / "run.json").exists())
+        self.assertIn("begins at its first step", self.stderr)
+        self.assertEqual(self.run_job([*SHORT, "--out", "mine"]), 0, self.__dict__)  # queued again
+        self.assertNotIn("begins", self.stderr)
+        self.assertEqual(self.run_job([*SHORT, "--out", "mine", "--overwrite"]), 0, self.__dict__)
+        (self.folder / "calls").write_text("\n".join(self.calls()[:2]))
         for call in self.calls():
             self.assertRegex(call, r"^mpirun --map-by ppr:4:node:pe=2 --bind-to core .* threads=2 deadline=60 ")
 
@@ -101,7 +106,7 @@ class Slurm(unittest.TestCase):
         job.send_signal(signal.SIGTERM)
         _, said = job.communicate(timeout=20)
         self.assertEqual(job.returncode, 143, said)
-        self.assertIn("Give it more --time", said)
+        self.assertIn("with the same --out and it goes on from its last checkpoint", said)
         self.assertFalse([call for call in self.calls() if call.startswith("scontrol")])
 
     def test_without_slurm_it_says_what_it_is(self):

@@ -109,11 +109,21 @@ class CheckpointFile : public ::testing::Test {
     return bytes;
   }
 
-  std::string refusal() { return refusal(key_); }
-  std::string refusal(const TrainingKey& key) {
+  /// How the file is refused, as one that no option makes good.
+  std::string refusal() {
+    try {
+      load();
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  /// How the file is refused, as one for other options.
+  std::string mismatch(const TrainingKey& key) {
     try {
       load(key);
-    } catch (const DataError& error) {
+    } catch (const UsageError& error) {
       return error.what();
     }
     return "";
@@ -130,7 +140,7 @@ class CheckpointFile : public ::testing::Test {
   void expect_refused(const std::function<void(TrainingOptions&)>& change, const std::string& reason) {
     TrainingOptions other = options();
     change(other);
-    const std::string text = refusal(key_of(data(), other, Arm::parse("sync"), 1));
+    const std::string text = mismatch(key_of(data(), other, Arm::parse("sync"), 1));
     EXPECT_NE(text.find(reason), std::string::npos) << "'" << text << "', wanted: " << reason;
   }
 
@@ -238,8 +248,15 @@ TEST_F(CheckpointFile, RefusesImpossibleContents) {
   hostile[kKeyAt] = '\n';
   expect_refused(with_checksums(hostile), "is of a program with other options");
   hostile = whole_;
+  hostile[hostile.find("start\tseeded") + 6] = '\x1b';
+  expect_refused(with_checksums(hostile), "is of a training with another start");
+  hostile = whole_;
+  hostile[hostile.find("classes\t10") + 8] = '2';
+  expect_refused(with_checksums(hostile), "is of a training with classes 20, this one has 10");
+  hostile = whole_;
   hostile[hostile.find("sync")] = '\x1b';
-  expect_refused(with_checksums(hostile), "is of a training with another arm");
+  folder_.save(kCheckpointName, with_checksums(hostile));
+  EXPECT_NE(mismatch(key_).find("is of a training with another arm"), std::string::npos);
 }
 
 TEST_F(CheckpointFile, RefusesAnotherTraining) {
@@ -247,7 +264,6 @@ TEST_F(CheckpointFile, RefusesAnotherTraining) {
   expect_refused([](TrainingOptions& o) { o.batch = 10; }, "batch 8, this one has 10");
   expect_refused([](TrainingOptions& o) { o.epochs = 4; }, "epochs 3, this one has 4");
   expect_refused([](TrainingOptions& o) { o.seed = 2; }, "seed 1, this one has 2");
-  expect_refused([](TrainingOptions& o) { o.start = TrainingOptions::Start::nudged; }, "start seeded");
   expect_refused([](TrainingOptions& o) { o.sgd.learning_rate = std::nextafter(0.05, 1); },
                  "lr 0.05, this one has 0.05");
   expect_refused([](TrainingOptions& o) { o.sgd.schedule = Schedule::constant; }, "schedule cosine");
@@ -256,22 +272,22 @@ TEST_F(CheckpointFile, RefusesAnotherTraining) {
   expect_refused([](TrainingOptions& o) { o.sgd.lr_gamma = 0.5; }, "lr-gamma 0.1");
   expect_refused([](TrainingOptions& o) { o.sgd.momentum = 0.5; }, "momentum 0.9, this one has 0.5");
   expect_refused([](TrainingOptions& o) { o.sgd.weight_decay = 0; }, "weight-decay 1e-04");
-  EXPECT_NE(refusal(key_of(data(), options(), Arm::parse("single"), 1)).find("arm sync, this one has single"),
+  EXPECT_NE(mismatch(key_of(data(), options(), Arm::parse("single"), 1)).find("arm sync, this one has single"),
             std::string::npos);
-  EXPECT_EQ(refusal(key_of(data(), options(), Arm::parse("sync"), 7)), "") << "sync goes on on any number of ranks";
+  EXPECT_EQ(mismatch(key_of(data(), options(), Arm::parse("sync"), 7)), "") << "sync goes on on any number of ranks";
 }
 
 TEST_F(CheckpointFile, RefusesOtherData) {
   DataSet other = data();
   other.test.pixels.back() ^= 1;
-  EXPECT_NE(refusal(key_of(other, options(), Arm::parse("sync"), 1)).find("is of a training on other data"),
+  EXPECT_NE(mismatch(key_of(other, options(), Arm::parse("sync"), 1)).find("is of a training on other data"),
             std::string::npos);
   other = data();
   other.train.labels.back() ^= 1;
-  EXPECT_NE(refusal(key_of(other, options(), Arm::parse("sync"), 1)).find("other data"), std::string::npos);
+  EXPECT_NE(mismatch(key_of(other, options(), Arm::parse("sync"), 1)).find("other data"), std::string::npos);
   other = data();
   other.name = "the same, elsewhere";
-  EXPECT_EQ(refusal(key_of(other, options(), Arm::parse("sync"), 1)), "");
+  EXPECT_EQ(mismatch(key_of(other, options(), Arm::parse("sync"), 1)), "");
 }
 
 TEST_F(CheckpointFile, StaysAsItWasWhenTheNextCannotBeWritten) {
@@ -313,6 +329,30 @@ TEST_F(CheckpointFile, MetricsAreCutBackToIt) {
   std::filesystem::remove(folder_ / "metrics.jsonl");
   trim_metrics(path(), checkpoint_);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "metrics.jsonl"));
+}
+
+TEST_F(CheckpointFile, CostsAreRecalledFromTheMetrics) {
+  const std::string costs =
+      R"("step_costs":{"statistics_seconds":1,"message_seconds":2,"element_seconds":3,"rest_seconds":4,"message_bytes":5}})"
+      "\n";
+  folder_.save("metrics.jsonl", R"({"kind":"step","epoch":1,)" + costs + R"({"kind":"epoch","epoch":2,)" + costs);
+  recall_costs(path(), checkpoint_);
+  EXPECT_FALSE(checkpoint_.epochs[0].costs.are_known());
+  folder_.save("metrics.jsonl", R"({"kind":"epoch","epoch":1,)" + costs + "{\"kind\":\"epoch\",\"epoch\":1}\n[]\n3");
+  recall_costs(path(), checkpoint_);
+  EXPECT_EQ(checkpoint_.epochs[0].costs.seconds(), 10);
+  EXPECT_EQ(checkpoint_.epochs[0].costs.rest_seconds, 4);
+  EXPECT_EQ(checkpoint_.epochs[0].costs.message_bytes, 5);
+}
+
+TEST_F(CheckpointFile, CostsThatMakeNoSenseStayUnknown) {
+  for (const char* wrong : {"-1", "null", "\"2\"", "[]"}) {
+    folder_.save("metrics.jsonl",
+                 R"({"kind":"epoch","epoch":1,"step_costs":{"statistics_seconds":1,"message_seconds":)" +
+                     std::string(wrong) + R"(,"element_seconds":3,"rest_seconds":4,"message_bytes":5}})");
+    recall_costs(path(), checkpoint_);
+    EXPECT_FALSE(checkpoint_.epochs[0].costs.are_known()) << wrong;
+  }
 }
 
 }  // namespace

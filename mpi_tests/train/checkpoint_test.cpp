@@ -154,7 +154,7 @@ TEST(ResumeWithSharding, IsRefusedWhereAnotherIsWanted) {
     try {
       resume(folder.path(), training, arm, MPI_COMM_WORLD);
       ADD_FAILURE() << other << " went on";
-    } catch (const DataError& error) {
+    } catch (const UsageError& error) {
       const std::string wanted = std::string("with shard dirichlet:0.3, this one has ") + other;
       EXPECT_NE(std::string(error.what()).find(wanted), std::string::npos) << error.what();
     }
@@ -190,7 +190,7 @@ TEST(ResumeOnOtherRanks, IsRefusedWhereRanksDiffer) {
     try {
       resume(folder.path(), options("mlp"), arm, fewer.comm());
       ADD_FAILURE() << name << " went on";
-    } catch (const DataError& error) {
+    } catch (const UsageError& error) {
       EXPECT_NE(std::string(error.what()).find("on " + std::to_string(ranks) + " ranks, this one has"),
                 std::string::npos)
           << error.what();

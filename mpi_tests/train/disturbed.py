@@ -18,12 +18,40 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def descendants_of(pid: int) -> list[int]:
+    """All processes below `pid`, as far as they are still there."""
+    found = []
+    try:
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants_of(int(child))]
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def rank_in(pid: int) -> int | None:
+    """The rank that the launcher gave to a process of the program; none if it is another program, or gone."""
+    try:
+        if not os.path.samefile(f"/proc/{pid}/exe", os.environ["SYNCBN_TOOL"]):
+            return None
+        for variable in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            name, _, value = variable.partition(b"=")
+            if name in (b"OMPI_COMM_WORLD_RANK", b"PMI_RANK"):
+                return int(value)
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return None
+
+
 def ranks_of(process: subprocess.Popen) -> list[int]:
-    """The process numbers of the ranks: mpirun's children, or the process itself."""
+    """The process numbers of the ranks, in their order. They are mpirun's children (Open MPI), or those of a proxy that it
+    starts (MPICH's Hydra); without mpirun the process itself."""
     if RANKS == 1:
         return [process.pid]
-    tasks = pathlib.Path(f"/proc/{process.pid}/task")
-    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    ranks = {rank_in(pid): pid for pid in descendants_of(process.pid)}
+    ranks.pop(None, None)
+    return [ranks[rank] for rank in sorted(ranks)]
 
 
 def steps_in(metrics: pathlib.Path) -> int:

@@ -132,6 +132,61 @@ TEST(FirstRanks, StopAtTheWishOfAnyThatTrain) {
   EXPECT_EQ(outcome.result.step_losses.size(), 5u);
 }
 
+/// On all ranks: how long it took one that was there all the time to hear of a missing one, and what it heard. The last rank,
+/// which has nothing to do but wait, does not come before that.
+Outcome hear_of_last_rank(const std::function<void()>& train, double& seconds) {
+  Outcome outcome;
+  const bool is_late = rank_of(MPI_COMM_WORLD) == ranks() - 1;
+  if (is_late) sleep_for(kHang);
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    train();
+  } catch (const Error& error) {
+    outcome.code = error.code();
+    outcome.text = error.what();
+  }
+  seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (!is_late) sleep_for(kHang);  // until it has been told
+  return outcome;
+}
+
+TEST(RanksThatWait, AreMissedWhileOthersTrain) {
+  if (ranks() < 2) GTEST_SKIP() << "needs one that waits";
+  const Watched watched;
+  const FirstRanks first(ranks() - 1, MPI_COMM_WORLD);
+  double seconds = 0;
+  const Outcome outcome = hear_of_last_rank(
+      [&] { first.train(data(), options(), Arm::parse("sync"), slow_in(0, 0.2), {}); }, seconds);  // for 8 s
+  const std::string last = std::to_string(ranks() - 1);
+  EXPECT_EQ(outcome.code, ErrorCode::timeout);
+  EXPECT_EQ(outcome.text, "[training on " + last + " of " + std::to_string(ranks()) + " ranks]: rank " + last + " of " +
+                              std::to_string(ranks()) + " is missing: no answer within the deadline of 1 s");
+  EXPECT_LT(seconds, kDeadline + 1.5);
+}
+
+TEST(RanksThatWait, AreMissedWhileRank0TrainsAlone) {
+  if (ranks() < 2) GTEST_SKIP() << "needs one that waits";
+  const Watched watched;
+  double seconds = 0;
+  const Outcome outcome = hear_of_last_rank(
+      [&] { train(data(), options(), Arm::parse("single"), MPI_COMM_WORLD, slow_in(0, 0.2)); }, seconds);
+  EXPECT_EQ(outcome.code, ErrorCode::timeout);
+  EXPECT_EQ(outcome.text, "[training on rank 0]: rank " + std::to_string(ranks() - 1) + " of " +
+                              std::to_string(ranks()) + " is missing: no answer within the deadline of 1 s");
+  EXPECT_LT(seconds, kDeadline + 1.5);
+}
+
+TEST(RanksThatWait, AreMissedAtTheEndOfAShortTraining) {
+  if (ranks() < 3) GTEST_SKIP() << "needs one that waits and is there";
+  const Watched watched;
+  double seconds = 0;
+  const Outcome outcome =
+      hear_of_last_rank([&] { train(data(), options(), Arm::parse("single"), MPI_COMM_WORLD, {}); }, seconds);
+  EXPECT_EQ(outcome.code, ErrorCode::timeout);
+  EXPECT_NE(outcome.text.find("rank " + std::to_string(ranks() - 1) + " of "), std::string::npos) << outcome.text;
+  EXPECT_LT(seconds, kDeadline + 1.5);
+}
+
 // Rank 0 hangs for a while. Who trains with it says so, and where; who waits has the end of it, too.
 TEST(FirstRanksThatAreMissing, LeaveNobodyWaiting) {
   if (ranks() < 3) GTEST_SKIP() << "needs two that train and one that waits";

@@ -9,8 +9,8 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from tool import RANKS, ToolTest, run, write_cifar  # noqa: E402
 
-IDLE = {1: 0, 3: 1}[RANKS]  # of 6 samples, one each in 6 of the 8 units, the third rank has none
-SENTENCE = f"{IDLE} of {RANKS} ranks have no samples at a global batch of 6: a batch is cut into 8 units"
+IDLE = {1: 0, 3: 1}[RANKS]  # the two samples are in units 0 and 4 of 8, the third rank has 6 and 7
+SENTENCE = f"{IDLE} of {RANKS} ranks has no samples at a global batch of 2: a batch is cut into 8 units"
 
 
 class IdleRanksTest(ToolTest):
@@ -27,23 +27,23 @@ class IdleRanksTest(ToolTest):
 
     def test_train_says_so(self):
         for arm in "sync", "local", "group:2", "single":
-            result = run("train", *self.options, "--batch", "6", "--arm", arm)
+            result = run("train", *self.options, "--overwrite", "--batch", "2", "--arm", arm)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assert_said(IDLE > 0 and arm != "single", result.stdout)
-        self.assertNotIn("no samples", run("train", *self.options, "--batch", "8").stdout)
+        self.assertNotIn("no samples", run("train", *self.options, "--overwrite", "--batch", "8").stdout)
 
     def test_compare_says_so(self):
-        result = run("compare", *self.options, "--batch", "6", "--seeds", "1,")
+        result = run("compare", *self.options, "--batch", "2", "--seeds", "1,")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assert_said(IDLE > 0, result.stdout)
         self.assert_said(IDLE > 0, (self.out / "report.html").read_text())
         shares = {share["arm"]: share for share in json.loads((self.out / "run.json").read_text())["shares"]}
         local = shares["local"]
-        wanted = {1: (6, 6, 6, 6), 3: (0, 3, 3, 3)}[RANKS]  # 3, 3 and none
+        wanted = {1: (2, 2, 2, 2), 3: (0, 1, 1, 1)}[RANKS]  # 1, 1 and none
         self.assertEqual(tuple(local[f"{kind}_batch_{end}"] for kind in ("rank", "norm") for end in ("min", "max")), wanted)
         if IDLE:
-            self.assertRegex(result.stdout, r"(?m)^local +0-3 +3 ")
-            self.assertIn("With 0 to 3 samples per process", result.stdout)
+            self.assertRegex(result.stdout, r"(?m)^local +0-1 +1 ")
+            self.assertIn("With 0 to 1 samples per process", result.stdout)
 
 
 if __name__ == "__main__":

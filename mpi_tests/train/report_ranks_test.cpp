@@ -144,14 +144,15 @@ TEST(ReportOnRanks, HasAColumnAndAllPoints) {
   ToldRun run = run_on_1_2_and_8();
   run.drift(2).drift(8);
   const std::string page = run.page();
-  for (const char* words : {"<th scope=\"col\">ranks</th>", "<th scope=\"row\">local</th><td>8</td>",
-                            "<th scope=\"row\">single</th><td>1</td>",
-                            "Sync minus single = 0 on 1, 2 and 8 ranks, in every weight and loss.",
-                            "<code>hash-sync8</code>", "<code>hash-single1</code>", "id=\"curve16r8", "id=\"drift16r2",
-                            "Drift by layer and step, 8 ranks", "Sync, rank 0 of 8, seed 1",
-                            "sync, 8 ranks, n = 2, rest: 1.000 ms", "local, 2 samples per process, 8 ranks: 50.0 %",
-                            "local, 8 samples per process, 2 ranks: 20.0 %", "single, global batch 16: 20.0 %",
-                            "<dd>1, 2, 8 of 8</dd>", "samples per process, n (logarithmic)", "<td>800 bytes</td>"}) {
+  for (const char* words :
+       {"<th scope=\"col\">ranks</th>", "<th scope=\"row\">local</th><td>8</td>",
+        "<th scope=\"row\">single</th><td>1</td>",
+        "Sync minus single = 0 on 1, 2 and 8 ranks, in every weight and loss.", "<code>hash-sync8</code>",
+        "<code>hash-single1</code>", "id=\"curve16r8", "id=\"drift16r2", "Drift by layer and step, 8 ranks",
+        "Sync, rank 0 of 8, seed 1", "sync, 8 ranks, n = 2, rest: 1.000 ms", "single, 1 rank, n = 16, rest: 1.000 ms",
+        "local, 2 samples per process, 8 ranks: 50.0 %", "local, 8 samples per process, 2 ranks: 20.0 %",
+        "single, global batch 16: 20.0 %", "<dd>1, 2, 8 of 8</dd>", "samples per process, n (logarithmic)",
+        "<td>800 bytes</td>"}) {
     EXPECT_TRUE(contains(page, words)) << words;
   }
 }

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from tool import RANKS, run  # noqa: E402
 
 SHORT = ("--epochs", "2", "--network", "mlp", "--quiet")
+END = "Test error, mean of both epochs"
 VOID = {"meta"}
 SHAPES = {"line", "path", "rect", "circle"}
 
@@ -102,7 +103,7 @@ class ReportTest(unittest.TestCase):
         self.compare("--batches", "600,300", "--seeds", "1", "--arms", "sync,local,group:2,group:3,group:4,group:5")
         page = self.page()
         self.assertEqual(len([name for name in page.ids if name.endswith("-d") and not name.startswith("drift")]), 5)
-        self.assertIn("Test error at the end over samples per process", page.text())
+        self.assertIn(END + " over samples per process", page.text())
         self.assertIn("0.05 for a batch of 600, 0.025 for a batch of 300", page.text())
 
     def test_a_run_of_an_earlier_version_has_a_page_without_costs(self):
@@ -157,10 +158,59 @@ class ReportTest(unittest.TestCase):
                 self.assertEqual(key in line, has_ranks, line)
         self.assertTrue(json.loads((self.out / "run.json").read_text())["arguments"]["precise_bn"])
 
+    def test_json_has_what_the_page_says(self):
+        path = self.folder / "all.json"
+        result = run("compare", *SHORT, "--batch", "300", "--seeds", "2", "--out", str(self.out), "--json", str(path))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        told = json.loads(path.read_text())
+        record = json.loads((self.out / "run.json").read_text())
+        self.assertEqual({key: told[key] for key in record}, record)
+        self.assertIn(told["verdict"]["headline"] + "\n", result.stdout)
+        for sentence in told["verdict"]["details"]:
+            self.assertIn(sentence + "\n", result.stdout)
+        self.assertEqual([training["weights_hash"] for training in told["trainings"]],
+                         [result["weights_hash"] for result in record["results"]])
+        epochs = [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
+        epochs = [line for line in epochs if line["kind"] == "epoch"]
+        self.assertEqual([epoch["train_loss"] for training in told["trainings"] for epoch in training["epochs"]],
+                         [line["train_loss"] for line in epochs])
+        self.assertEqual([(each["arm"], each["ended"]) for each in told["figures"]],
+                         [("single", 2), ("sync", 2), ("local", 2)])
+        for each in told["figures"]:
+            ends = [training["test_error"] for training in told["trainings"] if training["arm"] == each["arm"]]
+            error = each["test_error"]
+            self.assertEqual((error["smallest"], error["largest"]), (min(ends), max(ends)))
+            self.assertAlmostEqual(error["median"], sum(ends) / 2, places=12)
+
+    def test_json_that_cannot_be_written_is_refused_before_training(self):
+        for path, words in ((self.folder / "no" / "x.json", "there is no folder"), (self.folder, "is a folder")):
+            result = run("compare", *SHORT, "--out", str(self.out), "--json", str(path))
+            self.assertEqual(result.returncode, 3, result.stderr)
+            self.assertIn(words, result.stderr)
+            self.assertFalse(self.out.exists())
+
+    def test_what_has_no_effect_is_said_or_refused(self):
+        result = run("compare", *SHORT, "--seeds", "3,3", "--out", str(self.out))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--seeds names 3 twice", result.stderr)
+        result = run("compare", *SHORT, "--seeds", "1", "--batch", "300", "--arms", f"sync,group:{RANKS + 1}", "--out",
+                     str(self.out), "--schedule", "multistep", "--milestones", "1,2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        ranks = "1 rank trains" if RANKS == 1 else f"{RANKS} ranks train"
+        self.assertIn(f"syncbn compare: arm group:{RANKS + 1} is the same as sync: no more than {ranks}\n", result.stderr)
+        self.assertIn("syncbn compare: --milestones 2 is never reached: the training ends after 2 epochs\n", result.stderr)
+
+    def test_divergence_has_no_accuracy(self):
+        result = run("compare", "--epochs", "2", "--network", "mlp", "--seeds", "1", "--batch", "300", "--lr", "1e30", "--out",
+                     str(self.out))
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertRegex(result.stderr, r"(?m)^single: epoch \d of 2, diverged, ")
+        self.assertNotIn("0.00 %", result.stderr)
+
     def test_a_train_run_has_a_page_too(self):
         self.assertEqual(run("train", *SHORT, "--batch", "300", "--out", str(self.out)).returncode, 0)
         self.assertEqual(run("report", str(self.out), ranks=1).returncode, 0)
-        self.assertIn("Test error at the end: sync ", self.page().text())
+        self.assertIn(END + ": sync ", self.page().text())
 
     @unittest.skipIf(RANKS > 1, "a run that is killed leaves its launcher behind")
     def test_a_killed_run_is_shown_as_far_as_it_came(self):

@@ -30,6 +30,8 @@ class TrainTest(ToolTest):
         again = run("train", *SHORT, "--quiet")
         self.assertEqual(again.stdout.splitlines()[-1], last_line)
         self.assertNotIn("epoch", again.stderr)
+        threads = run("train", *SHORT, "--quiet", "--threads", "2")
+        self.assertEqual(threads.stdout.splitlines()[-1], last_line)
         other = run("train", *SHORT, "--quiet", "--seed", "2")
         self.assertNotEqual(other.stdout.splitlines()[-1], last_line)
 
@@ -58,6 +60,7 @@ class TrainTest(ToolTest):
     def test_refuses_wrong_arguments(self):
         self.assert_refused(2, "number of epochs is -1", "train", "--epochs", "-1")
         self.assert_refused(2, "global batch is 0", "train", "--batch", "0")
+        self.assert_refused(2, "number of threads is 0", "train", "--threads", "0")
         self.assert_refused(2, "1 to 3000", "train", "--batch", "3001")
         self.assert_refused(2, "no network 'lstm'", "train", "--network", "lstm")
         self.assert_refused(2, "no arm 'global'", "train", "--arm", "global")
@@ -147,9 +150,35 @@ class TrainTest(ToolTest):
         self.assert_refused(3, "has both IDX files", *arguments)
 
     def test_a_diverged_training_is_a_failed_check(self):
-        result = run("train", *SHORT, "--quiet", "--lr", "1e38")
-        self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertIn("training diverged", result.stdout)
+        """A loss that is not finite; and weights that are not, when the loss before them still was."""
+        for options, sentence in ((("--lr", "1e38", "--batch", "300"), r"the loss of step \d+ is not finite"),
+                                  (("--lr", "1e39", "--batch", "3000"), "the weights after step 1 are not finite")):
+            out = self.folder / options[1]
+            result = run("train", "--network", "mlp", "--epochs", "1", *options, "--out", str(out))
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertRegex(result.stdout, rf"(?m)^training diverged: {sentence}; try a smaller --lr$")
+            self.assertNotIn("accuracy", result.stdout + result.stderr)
+            self.assertIn("epoch 1 of 1, diverged", result.stderr)
+            record = json.loads((out / "run.json").read_text())["results"][0]
+            self.assertEqual((record["diverged"], record["test_accuracy"]), (True, None))
+            report = run("report", str(out), ranks=1)
+            self.assertEqual(report.returncode, 0, report.stderr)
+            self.assertIn("Training diverged in sync", report.stdout)
+
+    def test_warns_of_milestones_that_are_never_reached(self):
+        for milestones, sentence in (("1", ""), ("1,2", "--milestones 2 is never reached: the training ends after 2 epochs"),
+                                     ("2,5", "--milestones 2,5 are never reached: the training ends after 2 epochs")):
+            result = run("train", "--network", "mlp", "--batch", "3000", "--epochs", "2", "--quiet", "--schedule", "multistep",
+                         "--milestones", milestones)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            spoken = [line for line in result.stderr.splitlines() if line.startswith("syncbn ")]
+            self.assertEqual(spoken, [f"syncbn train: {sentence}"] if sentence else [])
+
+    def test_says_one_step_and_one_epoch(self):
+        result = run("train", "--network", "mlp", "--batch", "3000", "--epochs", "1", "--quiet")
+        self.assertIn(", 1 step in ", result.stdout)
+        self.assert_refused(2, "a milestone is 1, wanted more than 1 epoch", "train", *SHORT, "--schedule", "multistep",
+                            "--milestones", "1,1")
 
 
 class CompareTest(ToolTest):
@@ -169,6 +198,7 @@ class CompareTest(ToolTest):
         self.assertEqual(len(re.findall(r"(?m)^seed \d, batch 300: sync .*: passed$", result.stdout)), 2)
         sentence = "With one rank all arms are the same" if RANKS == 1 else " samples per process, local batch norm "
         self.assertIn(sentence, result.stdout)
+        self.assertIn("\nnetwork mlp, 1 epoch, global batch 300, ", result.stdout)
         self.assertRegex(result.stdout, rf"Sync on {RANKS} ranks? trained like the full batch in one process")
         self.assertEqual(sorted(path.name for path in (self.folder / "out").iterdir()),
                          ["metrics.jsonl", "report.html", "run.json", "summary.csv"])

@@ -2,6 +2,7 @@
 // Short trainings in all arms.
 #include "train/trainer.hpp"
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -25,7 +26,7 @@ TrainingOptions options(const std::string& network) {
   TrainingOptions result;
   result.network = network;
   result.epochs = 2;
-  result.batch = 22;  // units of 3, 3, 3, 3, 3, 3, 3, 1
+  result.batch = 22;  // units of 3, 3, 3, 2, 3, 3, 3, 2
   return result;
 }
 
@@ -41,7 +42,8 @@ void expect_same_on_all_ranks(const TrainingResult& result) {
   broadcast(MPI_COMM_WORLD, first.weights_hash);
   broadcast(MPI_COMM_WORLD, first.test_accuracy);
   EXPECT_EQ(result.weights_hash, first.weights_hash);
-  EXPECT_EQ(result.test_accuracy, first.test_accuracy);
+  // NaN of a training that diverged is equal to itself.
+  EXPECT_EQ(std::bit_cast<std::uint64_t>(result.test_accuracy), std::bit_cast<std::uint64_t>(first.test_accuracy));
   EXPECT_EQ(result.weights_hash, hash_of(result.parameters, result.running_stats));
 }
 

@@ -53,6 +53,30 @@ TEST(Units, RanksShareTheSameUnitsWhateverTheirNumber) {
   }
 }
 
+TEST(Units, AreEighthsOfMultiplesOfEight) {
+  for (const Index batch : {8, 16, 64, 1000}) {
+    for (Index unit = 0; unit < kUnitCount; ++unit) EXPECT_EQ(unit_samples(batch, unit).count, batch / 8) << batch;
+  }
+}
+
+TEST(Units, AreDealtEvenly) {
+  for (Index batch = 1; batch <= 70; ++batch) {
+    for (const Index ranks : {1, 2, 4, 8}) {
+      Index smallest = batch;
+      Index largest = 0;
+      for (Index rank = 0; rank < ranks; ++rank) {
+        const Index count = shard_of_rank(batch, rank, ranks).samples.count;
+        smallest = std::min(smallest, count);
+        largest = std::max(largest, count);
+      }
+      EXPECT_LE(largest - smallest, 1) << batch << " samples, " << ranks << " ranks";
+    }
+    for (Index ranks = 1; ranks <= 20; ++ranks) {
+      EXPECT_GT(shard_of_rank(batch, 0, ranks).samples.count, 0) << "rank 0's statistics are kept";
+    }
+  }
+}
+
 TEST(Units, ExtraRanksHaveNothing) {
   const Shard shard = shard_of_rank(64, 9, 11);
   EXPECT_TRUE(shard.units.empty());
@@ -82,12 +106,11 @@ TEST(ShareSizes, AreThoseOfRanksAndOfNormGroups) {
 
 TEST(ShareSizes, OfRanksWithoutSamplesAreZeroAndNothingIsNormalizedThere) {
   const Arm local{Arm::Kind::local, 0};
-  EXPECT_EQ(samples_per_rank(local, 4, 4).smallest, 0);  // 2, 2, 0 and 0
-  EXPECT_EQ(samples_per_rank(local, 4, 4).largest, 2);
-  EXPECT_EQ(samples_per_norm(local, 4, 4).smallest, 2);
-  EXPECT_EQ(samples_per_rank(local, 9, 4).smallest, 0);  // 4, 4, 1 and 0
-  EXPECT_EQ(samples_per_norm(local, 9, 4).smallest, 1);
-  EXPECT_EQ(samples_per_norm({Arm::Kind::group, 2}, 4, 4).smallest, 4);
+  EXPECT_EQ(samples_per_rank(local, 3, 4).smallest, 0);  // 1, 1, 1 and 0
+  EXPECT_EQ(samples_per_rank(local, 3, 4).largest, 1);
+  EXPECT_EQ(samples_per_norm(local, 3, 4).smallest, 1);
+  EXPECT_EQ(samples_per_rank(local, 2, 4).smallest, 0);  // 1, 0, 1 and 0
+  EXPECT_EQ(samples_per_norm({Arm::Kind::group, 2}, 2, 4).smallest, 1);
   EXPECT_EQ(samples_per_rank({Arm::Kind::single, 0}, 1, 4).smallest, 1);
 }
 
@@ -108,9 +131,10 @@ TEST(IdleRanks, AreThoseWithoutASample) {
 TEST(IdleRanks, AreSpokenOfWhereThereAreAny) {
   EXPECT_EQ(idle_sentence({64, 8}, 8), "");
   EXPECT_EQ(
-      idle_sentence({4, 64, 9}, 4),
-      "2 of 4 ranks have no samples at a global batch of 4, 1 at 9: a batch is cut into 8 units and ranks take whole "
+      idle_sentence({2, 64, 3, 4}, 4),
+      "2 of 4 ranks have no samples at a global batch of 2, 1 at 3: a batch is cut into 8 units and ranks take whole "
       "ones, so all have samples if there are at most 8 ranks and the batch is a multiple of 8.");
+  EXPECT_EQ(idle_sentence({3}, 4).find("1 of 4 ranks has no samples"), 0u);
   EXPECT_NE(idle_sentence({64}, 11).find("3 of 11 ranks have no samples"), std::string::npos);
 }
 

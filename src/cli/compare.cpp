@@ -7,12 +7,16 @@
 #include <filesystem>
 #include <memory>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include <mpi.h>
+#include <unistd.h>
 
 #include "agree.hpp"
 #include "command.hpp"
 #include "train/collectives.hpp"
+#include "train/comparison_json.hpp"
 #include "train/load_data.hpp"
 #include "train/report_page.hpp"
 #include "train/report_parts.hpp"
@@ -37,6 +41,7 @@ struct Arguments : TrainingArguments {
   std::string batches;
   std::string ranks;
   std::string seeds = "3";
+  std::string json;
 };
 
 std::vector<std::string> split(const std::string& list) {
@@ -101,7 +106,12 @@ std::vector<Index> parse_ranks(const Arguments& arguments, Index size) {
 std::vector<std::uint64_t> parse_seeds(const std::string& text) {
   constexpr std::uint64_t kMaxSeeds = 1000;
   std::vector<std::uint64_t> seeds;
-  for (const std::string& part : split(text)) seeds.push_back(parse_seed("--seeds", part));
+  for (const std::string& part : split(text)) {
+    seeds.push_back(parse_seed("--seeds", part));
+    if (std::count(seeds.begin(), seeds.end(), seeds.back()) > 1) {
+      throw train::UsageError("--seeds names " + part + " twice");
+    }
+  }
   if (text.find(',') == std::string::npos && seeds.size() == 1) {
     const std::uint64_t count = seeds[0];
     if (count < 1 || count > kMaxSeeds) {
@@ -201,20 +211,49 @@ void print_head(const train::DataSet& data, const train::RunDescription& run) {
   const std::vector<Index>& counts = run.options.ranks;
   const bool is_all = counts.size() == 1 && counts.front() == run.ranks;
   const std::string ranks = (is_all ? "" : train::list_text(counts) + " of ") + train::counted(run.ranks, "rank");
-  std::printf("%s\nnetwork %s, %lld epochs, global batch %s%s, %s\n", describe(data).c_str(), training.network.c_str(),
-              static_cast<long long>(training.epochs), batches.c_str(), shard_clause(training.sharding).c_str(),
-              ranks.c_str());
+  std::printf("%s\nnetwork %s, %s, global batch %s%s, %s\n", describe(data).c_str(), training.network.c_str(),
+              train::counted(training.epochs, "epoch").c_str(), batches.c_str(),
+              shard_clause(training.sharding).c_str(), ranks.c_str());
   std::fflush(stdout);
+}
+
+/// What was asked for and has no effect: a sentence each.
+std::vector<std::string> warnings_of(const train::ComparisonOptions& options) {
+  std::vector<std::string> warnings;
+  const Index most = *std::max_element(options.ranks.begin(), options.ranks.end());
+  for (const train::Arm& arm : options.arms) {
+    if (arm.kind != train::Arm::Kind::group || arm.group_size <= most) continue;
+    warnings.push_back("arm " + arm.name() + " is the same as sync: no more than " + train::counted(most, "rank") +
+                       (most == 1 ? " trains" : " train"));
+  }
+  const std::string unreached = train::unreached_milestones(options.training);
+  if (!unreached.empty()) warnings.push_back(unreached);
+  return warnings;
+}
+
+/// Better now than after hours of training.
+void check_can_write(const std::filesystem::path& file) {
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored)) throw train::DataError("--json " + file.string() + " is a folder");
+  if (!std::filesystem::is_directory(folder, ignored)) {
+    throw train::DataError("--json " + file.string() + ": there is no folder " + folder.string());
+  }
+  if (::access(folder.c_str(), W_OK) != 0) throw train::DataError("--json " + file.string() + " cannot be written");
 }
 
 /// Rank 0 prints the outcome and writes the page.
 void report(const train::RunDescription& run, const train::Comparison& comparison, const std::string& run_json,
-            train::RunFolder& folder, const std::string& out) {
+            train::RunFolder& folder, const Arguments& arguments) {
   std::istringstream metrics(folder.recorded());
-  const train::RunRecord record = train::parse_run(out, run_json, metrics);
+  const train::RunRecord record = train::parse_run(arguments.out, run_json, metrics);
   folder.write("report.html", train::report_html(record));
 
   const std::vector<train::ArmFigures> figures = train::figures_of(record);
+  const train::Verdict verdict = train::verdict_of(record, figures);
+  if (!arguments.json.empty()) {
+    train::write_whole(arguments.json, train::comparison_json(run_json, record, figures, verdict));
+  }
   print_table(record, figures);
   const bool has_ranks = run.options.ranks.size() > 1;
   for (const train::SyncCheck& check : comparison.checks) {
@@ -222,7 +261,6 @@ void report(const train::RunDescription& run, const train::Comparison& compariso
     const bool is_one_of_many = has_several && check.sync.same_bits;  // the verdict counts these
     if (has_verdict(comparison, check) && !is_one_of_many) print_check(check, has_ranks);
   }
-  const train::Verdict verdict = train::verdict_of(record, figures);
   if (!verdict.unfinished.empty()) std::printf("%s\n", verdict.unfinished.c_str());
   std::printf("%s\n", verdict.headline.c_str());
   for (const std::string& sentence : verdict.details) std::printf("%s\n", sentence.c_str());
@@ -263,10 +301,16 @@ int run_compare(const Arguments& arguments, const std::string& command_line, MPI
   }
   const train::RunDescription run = train::describe_run("compare", command_line, data, options, comm);
   const bool speaks = rank_of(comm) == 0;
+  if (!arguments.json.empty()) train::on_first_rank(comm, [&] { check_can_write(arguments.json); });
 
   train::RunFolder folder(arguments.out, comm);
   folder.write("run.json", train::run_json(run));
-  if (speaks) print_head(data, run);
+  if (speaks) {
+    print_head(data, run);
+    for (const std::string& warning : warnings_of(options)) {
+      std::fprintf(stderr, "syncbn compare: %s\n", warning.c_str());
+    }
+  }
   train::Progress progress(arguments.progress_style());
   const train::StopSignals signals;
   const train::Comparison comparison = train::compare(data, options, comm, make_observer(options, progress, folder),
@@ -277,7 +321,7 @@ int run_compare(const Arguments& arguments, const std::string& command_line, MPI
   const std::string run_json = comparison.stopped ? train::run_json(run) : train::run_json(run, comparison);
   folder.write("summary.csv", train::summary_csv(comparison));
   folder.write("run.json", run_json);
-  train::on_first_rank(comm, [&] { report(run, comparison, run_json, folder, arguments.out); });
+  train::on_first_rank(comm, [&] { report(run, comparison, run_json, folder, arguments); });
   folder.finish();
   if (speaks) std::printf("written  %s\n", (std::filesystem::path(arguments.out) / "report.html").c_str());
   return is_good(comparison) ? kOk : kCheckFailed;
@@ -319,6 +363,8 @@ CommandBody add_compare(CLI::App& tool) {
           "Folder for report.html, metrics.jsonl, summary.csv and run.json; files of an earlier run are replaced")
       ->capture_default_str()
       ->type_name("DIR");
+  command->add_option("--json", arguments->json, "Also write all that the page says to this file, as one JSON object")
+      ->type_name("FILE");
   command->footer(
       "Exit code 1 if sync does not train like single, on each number of ranks, or an arm diverges. SIGTERM and "
       "SIGINT end the comparison at the end of a step, with a page of what is complete.\n\n"

@@ -35,6 +35,7 @@ struct RankFacts {
   int first_on_host;    ///< The lowest rank of its host: hosts may have the same name.
   cpu_set_t core_set;   ///< Logical cores that it may run on; none if there are too many for this type.
   int cores;            ///< How many.
+  int cores_of_host;    ///< How many there are at all; a rank that has fewer is bound to them.
   int omp_num_threads;  ///< What OMP_NUM_THREADS says; 0 if that is not set.
   int threads;          ///< What an OpenMP loop takes: without OMP_NUM_THREADS one for each of its cores.
 };
@@ -60,11 +61,14 @@ RankFacts own_facts(MPI_Comm comm) {
   check_mpi(MPI_Comm_free(&on_host), "MPI_Comm_free");
   CPU_ZERO(&facts.core_set);
   if (sched_getaffinity(0, sizeof facts.core_set, &facts.core_set) == 0) facts.cores = CPU_COUNT(&facts.core_set);
+  facts.cores_of_host = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
   const char* threads = std::getenv("OMP_NUM_THREADS");
   facts.omp_num_threads = threads == nullptr ? 0 : std::atoi(threads);
   facts.threads = openmp_threads();
   return facts;
 }
+
+bool is_bound(const RankFacts& rank) { return rank.cores > 0 && rank.cores < rank.cores_of_host; }
 
 /// By rank, on rank 0.
 std::vector<RankFacts> gather_facts(MPI_Comm comm) {
@@ -141,7 +145,7 @@ Json json_of(const std::vector<RankFacts>& ranks) {
     if (rank.rank_on_host == 0) json["hosts"].push_back({{"name", rank.host}, {"ranks", rank.ranks_on_host}});
   }
   for (const RankFacts& rank : ranks) {
-    Json line{{"host", rank.host}, {"cores", rank.cores}, {"omp_num_threads", nullptr}};
+    Json line{{"host", rank.host}, {"cores", rank.cores}, {"bound", is_bound(rank)}, {"omp_num_threads", nullptr}};
     if (rank.omp_num_threads > 0) line["omp_num_threads"] = rank.omp_num_threads;
     line["openmp_threads"] = rank.threads;
     json["per_rank"].push_back(line);
@@ -175,22 +179,45 @@ void print_text(const Json& json) {
   for (const auto& facts : json["per_rank"]) {
     const Json& threads = facts["omp_num_threads"];
     const std::string taken = counted(facts["openmp_threads"].get<int>(), "thread");
-    line("bound to          ", "rank " + std::to_string(rank++) + ": " + counted(facts["cores"].get<int>(), "core") +
-                                   ", OMP_NUM_THREADS " + (threads.is_null() ? "not set: " + taken : threads.dump()));
+    line(facts["bound"].get<bool>() ? "bound to          " : "not bound         ",
+         "rank " + std::to_string(rank++) + ": " + counted(facts["cores"].get<int>(), "core") + ", OMP_NUM_THREADS " +
+             (threads.is_null() ? "not set: " + taken : threads.dump()));
   }
 }
 
-/// A rank that is bound to fewer cores than it has threads. Returns whether there is one on `host`, a first_on_host.
+/// "OMP_NUM_THREADS=2 or lower"
+std::string fewer_threads(int most) {
+  return "OMP_NUM_THREADS=" + std::to_string(most) + (most > 1 ? " or lower" : "");
+}
+
+/// Ranks that are bound to fewer cores than they have threads. Returns whether there are some on `host`, a first_on_host.
 bool warn_of_bound_ranks(const std::vector<RankFacts>& ranks, int host) {
-  bool found = false;
-  for (std::size_t r = 0; r < ranks.size(); ++r) {
-    if (ranks[r].first_on_host != host || ranks[r].cores == 0 || ranks[r].threads <= ranks[r].cores) continue;
-    found = true;
-    std::cerr << "syncbn info: rank " << r << " runs " << counted(ranks[r].threads, "thread") << " on the "
-              << counted(ranks[r].cores, "core")
-              << " that it is bound to; lower OMP_NUM_THREADS, or start with mpirun --bind-to none\n";
+  int count = 0;
+  std::size_t first = 0;
+  for (std::size_t r = ranks.size(); r-- > 0;) {
+    if (ranks[r].first_on_host != host || !is_bound(ranks[r]) || ranks[r].threads <= ranks[r].cores) continue;
+    ++count;
+    first = r;
   }
-  return found;
+  if (count == 0) return false;
+  const RankFacts& rank = ranks[first];
+  const std::string name = "rank " + std::to_string(first);
+  std::cerr << "syncbn info: ";
+  if (count == 1) {
+    std::cerr << name << " is bound to " << counted(rank.cores, "core") << " but may run "
+              << counted(rank.threads, "OpenMP thread");
+  } else {
+    std::cerr << count << " ranks on " << rank.host << " may run more OpenMP threads than the cores they are bound to ("
+              << name << ": " << counted(rank.threads, "OpenMP thread") << " on the " << counted(rank.cores, "core")
+              << " it has)";
+  }
+  std::cerr << "; set " << fewer_threads(rank.cores);
+  if (rank.ranks_on_host * rank.threads <= rank.cores_of_host) {
+    std::cerr << ", or give each rank more cores (Open MPI: mpirun --map-by ppr:" << rank.ranks_on_host
+              << ":node:pe=" << rank.threads << " --bind-to core)";
+  }
+  std::cerr << '\n';
+  return true;
 }
 
 /// Ranks of one host that have more threads together than cores.
@@ -207,12 +234,21 @@ void warn_of_shared_cores(const std::vector<RankFacts>& ranks, int host) {
   }
   const int cores = CPU_COUNT(&together);
   if (threads <= cores) return;
-  std::cerr << "syncbn info: the " << first.ranks_on_host << " ranks on " << first.host << " may run "
-            << counted(threads, "OpenMP thread") << " on the " << counted(cores, "core") << " that they share; ";
-  if (first.ranks_on_host <= cores) {
-    std::cerr << "set OMP_NUM_THREADS=" << cores / first.ranks_on_host << " or lower";
+  const int count = first.ranks_on_host;
+  std::cerr << "syncbn info: "
+            << (count == 1 ? "rank " + std::to_string(host) : "the " + std::to_string(count) + " ranks") << " on "
+            << first.host << " may run " << counted(threads, "OpenMP thread") << " on the " << counted(cores, "core")
+            << (count == 1 ? " there" : " that they share");
+  if (count > 1 && threads > count) {
+    std::cerr << (first.omp_num_threads > 0 ? ", " + std::to_string(first.threads) + " each as OMP_NUM_THREADS says"
+                                            : ", one for each core in every rank, as OMP_NUM_THREADS is not set");
+  }
+  if (count <= cores) {
+    std::cerr << "; set " << fewer_threads(cores / count);
   } else {
-    std::cerr << "start fewer, bind them to other cores, or let waiting ones yield (mpi_yield_when_idle in Open MPI)";
+    std::cerr << "; " << (threads > count ? "set OMP_NUM_THREADS=1 and " : "") << "start fewer ranks, "
+              << (cores < first.cores_of_host ? "bind them to other cores, " : "")
+              << "or let waiting ones yield (mpi_yield_when_idle in Open MPI)";
   }
   std::cerr << '\n';
 }

@@ -92,6 +92,9 @@ inline void add_training_options(CLI::App& command, TrainingArguments& arguments
   command.add_option("--weight-decay", training.sgd.weight_decay, "Weight decay")
       ->capture_default_str()
       ->type_name("D");
+  command.add_option("--threads", training.threads, "Threads of each rank for batch norm; the result is the same")
+      ->capture_default_str()
+      ->type_name("T");
   command.add_flag("--quiet", arguments.is_quiet, "No progress on stderr");
 }
 

@@ -22,11 +22,15 @@ TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Ar
 void save_checkpoint(const std::filesystem::path& folder, const TrainingKey& key, const Checkpoint& checkpoint,
                      const std::function<void()>& still_here);
 
-/// Reads folder/checkpoint.syncbn on rank 0, for all: read_checkpoint(). Collective. Throws DataError on all ranks.
+/// Reads folder/checkpoint.syncbn on rank 0, for all: read_checkpoint(). Collective. Throws as that does, on all ranks.
 Checkpoint load_checkpoint(const std::filesystem::path& folder, const TrainingKey& key, MPI_Comm comm);
 
 /// Drops the lines of folder/metrics.jsonl that tell of steps and epochs behind the checkpoint's: the training will write
 /// them again. A line that was cut off goes, too. For one rank. Throws DataError.
 void trim_metrics(const std::filesystem::path& folder, const Checkpoint& checkpoint);
+
+/// Gives the checkpoint's epochs their step costs, which it does not keep and the lines of folder/metrics.jsonl do; what is not
+/// there, or makes no sense, stays unknown. For one rank.
+void recall_costs(const std::filesystem::path& folder, Checkpoint& checkpoint);
 
 }  // namespace syncbn::train

@@ -35,7 +35,7 @@ std::uint64_t hash_of(const Bytes& bytes) {
 
 std::string text_of(const TrainingKey& key) {
   std::string text;
-  for (const auto& [name, value] : key.entries) text += name + '\t' + value + '\n';
+  for (const KeyEntry& entry : key.entries) text += entry.name + '\t' + entry.value + '\n';
   return text;
 }
 
@@ -145,25 +145,31 @@ class CheckpointFile {
   /// Says the first thing that is not as in the training of today.
   void check_key(const std::string& found, const TrainingKey& key) const {
     std::size_t at = 0;
-    for (const auto& [name, value] : key.entries) {
+    for (const KeyEntry& entry : key.entries) {
       const std::size_t end = std::min(found.find('\n', at), found.size());
       const std::size_t tab = found.find('\t', at);
-      if (tab >= end || found.compare(at, tab - at, name) != 0) refuse("is of a program with other options");
+      if (tab >= end || found.compare(at, tab - at, entry.name) != 0) refuse("is of a program with other options");
       const std::string theirs = found.substr(tab + 1, end - tab - 1);
-      if (theirs != value) refuse_for(name, theirs, value);
+      if (theirs != entry.value) refuse_for(entry, theirs);
       at = end + 1;
     }
     if (at != found.size()) refuse("is of a program with other options");
   }
 
-  [[noreturn]] void refuse_for(const std::string& name, const std::string& theirs, const std::string& ours) const {
-    if (name == "data") refuse("is of a training on other data");
-    if (!is_presentable(theirs) || !is_presentable(ours)) refuse("is of a training with another " + name);
-    if (name == "ranks") {
-      refuse("is of a training on " + theirs + " ranks, this one has " + ours +
-             ", and with this arm that is another training");
+  [[noreturn]] void refuse_for(const KeyEntry& ours, const std::string& theirs) const {
+    const std::string why = difference(ours, theirs);
+    if (ours.decider == KeyEntry::Decider::program) refuse(why);
+    throw UsageError(path_.string() + " " + why);
+  }
+
+  static std::string difference(const KeyEntry& ours, const std::string& theirs) {
+    if (ours.name == "data") return "is of a training on other data";
+    if (!is_presentable(theirs) || !is_presentable(ours.value)) return "is of a training with another " + ours.name;
+    if (ours.name == "ranks") {
+      return "is of a training on " + theirs + " ranks, this one has " + ours.value +
+             ", and with this arm that is another training";
     }
-    refuse("is of a training with " + name + " " + theirs + ", this one has " + ours);
+    return "is of a training with " + ours.name + " " + theirs + ", this one has " + ours.value;
   }
 
   std::filesystem::path path_;

@@ -4,7 +4,6 @@
 
 #include <filesystem>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "checkpoint_bytes.hpp"
@@ -26,13 +25,23 @@ struct Checkpoint {
   std::vector<std::int64_t> batches_tracked;  ///< (copies, layers)
 };
 
+/// One thing that determines a training, for people too: "lr", "0.05".
+struct KeyEntry {
+  std::string name;
+  std::string value;
+  enum class Decider {
+    user,
+    program
+  } decider = Decider::user;  ///< By whom: an option, or this version of the program.
+};
+
 /// What determines a training, and the sizes that follow from it. A checkpoint serves a training with the same key only.
 struct TrainingKey {
-  std::vector<std::pair<std::string, std::string>> entries;  ///< Name and value, for people too: "lr", "0.05".
-  Index weights = 0;                                         ///< Of all parameters.
-  Index channels = 0;                                        ///< Of all batch norm layers.
-  Index norms = 0;                                           ///< Layers.
-  Index steps = 0;                                           ///< Of the whole training.
+  std::vector<KeyEntry> entries;
+  Index weights = 0;   ///< Of all parameters.
+  Index channels = 0;  ///< Of all batch norm layers.
+  Index norms = 0;     ///< Layers.
+  Index steps = 0;     ///< Of the whole training.
   Index steps_per_epoch = 1;
   Index copies = 1;  ///< Of running statistics.
 };
@@ -41,8 +50,8 @@ struct TrainingKey {
 Bytes checkpoint_bytes(const TrainingKey& key, const Checkpoint& checkpoint);
 
 /// The reverse, from the file at `path`. Local.
-/// Throws DataError, one sentence that names the file, if it is not a whole, undamaged checkpoint of this version and this
-/// key; nothing is allocated that the file's own size and the key do not account for. What is accepted is, byte for byte,
+/// Throws, one sentence that names the file: DataError if it is not a whole, undamaged checkpoint of this version,
+/// UsageError if it is one of a training that the user gave other options; nothing is allocated that the file's own size and the key do not account for. What is accepted is, byte for byte,
 /// checkpoint_bytes() of what is returned.
 Checkpoint read_checkpoint(const std::filesystem::path& path, const TrainingKey& key);
 

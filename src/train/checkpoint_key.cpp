@@ -66,23 +66,24 @@ TrainingKey key_of(const DataSet& data, const TrainingOptions& options, const Ar
   const bool ranks_differ = arm.kind == Arm::Kind::local || arm.kind == Arm::Kind::group;
   if (ranks_differ) key.copies = ranks;
 
+  constexpr auto kProgram = KeyEntry::Decider::program;
   const SgdOptions& sgd = options.sgd;
   key.entries = {{"arm", arm.name()},
                  {"ranks", ranks_differ ? std::to_string(ranks) : "any"},
                  {"network", options.network},
-                 {"classes", std::to_string(kClassCount)},
+                 {"classes", std::to_string(kClassCount), kProgram},
                  {"image", text_of(data.train.shape)},
-                 {"weights", std::to_string(key.weights)},
-                 {"batch norm layers", std::to_string(key.norms)},
-                 {"batch norm channels", std::to_string(key.channels)},
+                 {"weights", std::to_string(key.weights), kProgram},
+                 {"batch norm layers", std::to_string(key.norms), kProgram},
+                 {"batch norm channels", std::to_string(key.channels), kProgram},
                  {"data", hex_of(fingerprint(data))},
                  {"batch", std::to_string(options.batch)},
                  {"epochs", std::to_string(options.epochs)},
                  {"seed", std::to_string(options.seed)},
                  {"shard", options.sharding.name()},
-                 {"evaluation of ranks", options.evaluation.compares_ranks ? "yes" : "no"},
-                 {"precise evaluation", options.evaluation.is_precise ? "yes" : "no"},
-                 {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded"},
+                 {"evaluation of ranks", options.evaluation.compares_ranks ? "yes" : "no", kProgram},
+                 {"precise evaluation", options.evaluation.is_precise ? "yes" : "no", kProgram},
+                 {"start", options.start == TrainingOptions::Start::nudged ? "nudged" : "seeded", kProgram},
                  {"lr", text_of(sgd.learning_rate)},
                  {"schedule", name_of(sgd.schedule)},
                  {"warmup", std::to_string(sgd.warmup_steps)},

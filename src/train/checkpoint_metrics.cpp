@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // metrics.jsonl of a training that goes on from a checkpoint.
+#include <algorithm>
 #include <fstream>
 
 #include <nlohmann/json.hpp>
@@ -24,6 +25,13 @@ bool is_kept(const std::string& text, const Checkpoint& checkpoint) {
   return number_of(line, "epoch") <= static_cast<double>(checkpoint.epochs.size());
 }
 
+/// A time or a number of bytes; StepCosts::kNone if the object has none of that name.
+double cost_of(const nlohmann::json& costs, const char* name) {
+  const auto found = costs.find(name);
+  const bool is_sound = found != costs.end() && found->is_number() && found->get<double>() >= 0;
+  return is_sound ? found->get<double>() : StepCosts::kNone;
+}
+
 }  // namespace
 
 void trim_metrics(const std::filesystem::path& folder, const Checkpoint& checkpoint) {
@@ -44,6 +52,23 @@ void trim_metrics(const std::filesystem::path& folder, const Checkpoint& checkpo
   }
   std::filesystem::rename(temporary, path, error);
   if (error) throw DataError("cannot replace " + path.string() + ": " + error.message());
+}
+
+void recall_costs(const std::filesystem::path& folder, Checkpoint& checkpoint) {
+  std::ifstream metrics(folder / "metrics.jsonl");
+  for (std::string text; std::getline(metrics, text);) {
+    const nlohmann::json line = nlohmann::json::parse(text, nullptr, false);
+    if (!line.is_object() || line.value("kind", nlohmann::json()) != "epoch") continue;
+    const nlohmann::json costs = line.value("step_costs", nlohmann::json());
+    const auto epoch = std::find_if(checkpoint.epochs.begin(), checkpoint.epochs.end(), [&](const EpochRecord& record) {
+      return static_cast<double>(record.epoch) == number_of(line, "epoch");
+    });
+    if (!costs.is_object() || epoch == checkpoint.epochs.end()) continue;
+    const StepCosts found{cost_of(costs, "statistics_seconds"), cost_of(costs, "message_seconds"),
+                          cost_of(costs, "element_seconds"), cost_of(costs, "rest_seconds"),
+                          cost_of(costs, "message_bytes")};
+    if (found.are_known()) epoch->costs = found;
+  }
 }
 
 }  // namespace syncbn::train

@@ -44,8 +44,8 @@ void broadcast(MPI_Comm comm, std::vector<T, A>& values) {
 }
 
 /// Runs `work` on all ranks, then agrees: if it threw on any rank, the error of the first such rank is thrown on all.
-/// `work` must not communicate over `comm`; if it takes long it should say still_here() (watched.hpp). A TimeoutError, of work
-/// that some ranks do together, is not agreed on but thrown at once.
+/// `work` must not be collective over `comm`; if it takes long on some ranks, those should say still_here() (watched.hpp), or
+/// the others wait in a RollCall. A TimeoutError, of work that some ranks do together, is not agreed on but thrown at once.
 /// Collective: two small messages.
 void all_or_nothing(MPI_Comm comm, const std::function<void()>& work);
 

@@ -17,9 +17,9 @@ std::string idle_sentence(const std::vector<Index>& batches, Index ranks) {
   for (const Index batch : batches) {
     const Index idle = idle_ranks(batch, ranks);
     if (idle == 0) continue;
-    text += text.empty()
-                ? std::to_string(idle) + " of " + std::to_string(ranks) + " ranks have no samples at a global batch of "
-                : ", " + std::to_string(idle) + " at ";
+    text += text.empty() ? std::to_string(idle) + " of " + std::to_string(ranks) + " ranks " +
+                               (idle == 1 ? "has" : "have") + " no samples at a global batch of "
+                         : ", " + std::to_string(idle) + " at ";
     text += std::to_string(batch);
   }
   if (text.empty()) return "";

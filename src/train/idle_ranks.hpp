@@ -9,10 +9,10 @@
 
 namespace syncbn::train {
 
-/// How many of the ranks have no sample of a global batch: the last units are empty, or there are more ranks than units.
+/// How many of the ranks have no sample of a global batch: all of their units are empty, or there are more ranks than units.
 Index idle_ranks(Index batch, Index ranks);
 
-/// Says so, for the batches where there are any: "2 of 4 ranks have no samples at a global batch of 4: ...". Empty if there are
+/// Says so, for the batches where there are any: "2 of 4 ranks have no samples at a global batch of 2: ...". Empty if there are
 /// none at all.
 std::string idle_sentence(const std::vector<Index>& batches, Index ranks);
 

@@ -33,6 +33,21 @@ std::string bar(double fraction, std::size_t width) {
   return std::string(" [").append(full, '#').append(width - full, '-').append("]");
 }
 
+double fraction_of(const ProgressState& state) {
+  return state.steps > 0 ? static_cast<double>(state.step) / static_cast<double>(state.steps) : 0;
+}
+
+/// "50 %, 312 steps/s, 0:12 left, loss 0.1234"
+std::string how_far(const ProgressState& state) {
+  std::string text = format("%.0f %%", std::floor(100 * fraction_of(state)));
+  if (state.timed_steps > 0 && state.seconds > 0) {
+    const double rate = static_cast<double>(state.timed_steps) / state.seconds;
+    text += format(rate < 9.95 ? ", %.1f steps/s" : ", %.0f steps/s", rate) + ", " +
+            clock_text(static_cast<double>(state.steps - state.step) / rate) + " left";
+  }
+  return text + format(", loss %.4f", state.loss);
+}
+
 }  // namespace
 
 std::string clock_text(double seconds) {
@@ -43,14 +58,8 @@ std::string clock_text(double seconds) {
 }
 
 std::string progress_line(const ProgressState& state, std::size_t columns) {
-  const double fraction = state.steps > 0 ? static_cast<double>(state.step) / static_cast<double>(state.steps) : 0;
-  std::string text = format(" %.0f %%", std::floor(100 * fraction));
-  if (state.timed_steps > 0 && state.seconds > 0) {
-    const double rate = static_cast<double>(state.timed_steps) / state.seconds;
-    text += format(rate < 9.95 ? ", %.1f steps/s" : ", %.0f steps/s", rate) + ", " +
-            clock_text(static_cast<double>(state.steps - state.step) / rate) + " left";
-  }
-  text += format(", loss %.4f", state.loss);
+  std::string text(1, ' ');
+  text += how_far(state);
   if (state.test_accuracy >= 0) text += format(", test %.2f %%", 100 * state.test_accuracy);
 
   constexpr std::size_t kWidest = 24;
@@ -58,9 +67,15 @@ std::string progress_line(const ProgressState& state, std::size_t columns) {
   const std::size_t taken = state.title.size() + text.size() + 3;  // a blank and the brackets
   const std::size_t room = columns > taken ? std::min(kWidest, columns - taken) : 0;
   std::string line = state.title;
-  if (room >= kNarrowest) line += bar(fraction, room);
+  if (room >= kNarrowest) line += bar(fraction_of(state), room);
   line += text;
   return line.substr(0, columns);
+}
+
+std::string progress_note(const ProgressState& state) {
+  return state.title +
+         format(": epoch %lld of %lld, ", static_cast<long long>(state.epoch), static_cast<long long>(state.epochs)) +
+         how_far(state);
 }
 
 Progress::Style Progress::style_of_stderr() {
@@ -71,10 +86,11 @@ Progress::Style Progress::style_of_stderr() {
 
 void Progress::begin(const std::string& title, Index epochs) {
   end();
-  epochs_ = epochs;
   state_ = {};
   state_.title = title;
+  state_.epochs = epochs;
   first_step_ = -1;
+  next_ = style_ == Style::lines ? Clock::now() + longest_silence_ : Clock::time_point();
 }
 
 void Progress::show(const StepRecord& record) {
@@ -82,28 +98,46 @@ void Progress::show(const StepRecord& record) {
     first_step_ = record.step;
     start_ = Clock::now();
   }
-  if (style_ != Style::rewritten || Clock::now() < next_) return;
+  if (style_ == Style::quiet || Clock::now() < next_) return;
+  take(record);
+  if (style_ == Style::lines) {
+    print_line(progress_note(state_));
+    return;
+  }
   next_ = Clock::now() + std::chrono::milliseconds(100);
-  state_.step = record.step;
-  state_.steps = record.steps;
-  state_.loss = record.loss;
-  state_.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-  state_.timed_steps = record.step - first_step_;
   rewrite(progress_line(state_, columns_of_stderr() - 1));  // in the last column some terminals go to the next line
 }
 
 void Progress::show(const EpochRecord& record) {
   if (style_ == Style::quiet) return;
   state_.test_accuracy = record.test_accuracy;
-  const std::string text =
-      format("%s: epoch %lld of %lld, train loss %.4f, test accuracy %.2f %%, %.1f s", state_.title.c_str(),
-             static_cast<long long>(record.epoch), static_cast<long long>(epochs_), record.train_loss,
-             100.0 * record.test_accuracy, record.seconds);
-  if (style_ == Style::lines) {
-    std::fprintf(stderr, "%s\n", text.c_str());
-    return;
+  std::string text = state_.title + format(": epoch %lld of %lld, ", static_cast<long long>(record.epoch),
+                                           static_cast<long long>(state_.epochs));
+  if (std::isfinite(record.test_accuracy)) {
+    text += format("train loss %.4f, test accuracy %.2f %%, ", record.train_loss, 100.0 * record.test_accuracy);
+  } else {
+    text += "diverged, ";
   }
-  if (record.epoch == epochs_) rewrite(text.substr(0, columns_of_stderr() - 1));
+  text += format("%.1f s", record.seconds);
+  if (style_ == Style::lines) {
+    print_line(text);
+  } else if (record.epoch == state_.epochs) {
+    rewrite(text.substr(0, columns_of_stderr() - 1));
+  }
+}
+
+void Progress::take(const StepRecord& record) {
+  state_.epoch = record.epoch;
+  state_.step = record.step;
+  state_.steps = record.steps;
+  state_.loss = record.loss;
+  state_.seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  state_.timed_steps = record.step - first_step_;
+}
+
+void Progress::print_line(const std::string& text) {
+  std::fprintf(stderr, "%s\n", text.c_str());
+  next_ = Clock::now() + longest_silence_;
 }
 
 void Progress::rewrite(const std::string& text) {

@@ -11,6 +11,8 @@ namespace syncbn::train {
 /// How far a training is.
 struct ProgressState {
   std::string title;
+  Index epoch = 0;  ///< That is trained now, of
+  Index epochs = 0;
   Index step = 0;
   Index steps = 0;
   Index timed_steps =
@@ -24,19 +26,26 @@ struct ProgressState {
 /// takes what room there is, and goes when there is none.
 std::string progress_line(const ProgressState& state, std::size_t columns);
 
+/// "sync, seed 2: epoch 3 of 5, 50 %, 312 steps/s, 0:12 left, loss 0.1234": a line of its own, for a log.
+std::string progress_note(const ProgressState& state);
+
 /// "0:05", "12:30", "3:02:11"
 std::string clock_text(double seconds);
 
-/// On a terminal one line that is rewritten in place; elsewhere one line per epoch. To stderr, without colours (so there is
+/// On a terminal one line that is rewritten in place; elsewhere, as under mpirun, one line per epoch, and one in between when
+/// there has been none for a while. To stderr, without colours (so there is
 /// nothing to do for NO_COLOR).
 class Progress {
  public:
   enum class Style { quiet, lines, rewritten };
+  using Clock = std::chrono::steady_clock;
 
   /// `lines` or `rewritten`, as stderr is.
   static Style style_of_stderr();
 
-  explicit Progress(Style style) : style_(style) {}
+  /// @param longest_silence  After so long `lines` has a note in between.
+  explicit Progress(Style style, Clock::duration longest_silence = std::chrono::seconds(10))
+      : style_(style), longest_silence_(longest_silence) {}
   ~Progress() { end(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -50,17 +59,17 @@ class Progress {
   void end();
 
  private:
-  using Clock = std::chrono::steady_clock;
-
+  void take(const StepRecord& record);
   void rewrite(const std::string& text);
+  void print_line(const std::string& text);
 
   Style style_;
-  Index epochs_ = 0;
+  Clock::duration longest_silence_;
   ProgressState state_;
   Index first_step_ = -1;  // that was shown since begin()
   Clock::time_point start_{};
-  std::size_t shown_ = 0;  // characters on the current line
-  Clock::time_point next_{};
+  std::size_t shown_ = 0;     // characters on the current line
+  Clock::time_point next_{};  // when something is to be said of a step
 };
 
 /// Reports a run to a person and to the run's folder, which outlive the observer.

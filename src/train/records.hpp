@@ -22,7 +22,8 @@ struct OtherAccuracies {
   double precise = kNone;          ///< Those of one pass over the training data: PreciseStatistics.
 };
 
-/// What a step costs rank 0, as the mean over an epoch's steps. The four times add up to the mean time of a step. NaN: not
+/// What a step costs rank 0, as the mean over an epoch's steps (where a training went on in the middle of an epoch, those that
+/// it did then). The four times add up to the mean time of a step. NaN: not
 /// measured.
 struct StepCosts {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
@@ -60,7 +61,7 @@ struct EpochRecord {
   double seconds = 0;       ///< Since the start of training.
   double step_seconds = 0;  ///< Median over the epoch's steps, on rank 0.
   OtherAccuracies others;   ///< As EvaluationOptions want.
-  StepCosts costs = {};     ///< Unknown of an epoch before a checkpoint, which does not keep them: metrics.jsonl does.
+  StepCosts costs = {};     ///< A checkpoint does not keep them: recall_costs().
 };
 
 }  // namespace syncbn::train

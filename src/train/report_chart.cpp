@@ -55,7 +55,7 @@ Scale x_scale(const LineChart& chart) {
     for (const ChartPoint& point : series.points) range.take(point.x);
   }
   const bool is_logarithmic = chart.x_axis == LineChart::Axis::logarithmic;
-  if (range.low == range.high) {
+  if (range.low == range.high) {  // one point, in the middle
     range = is_logarithmic ? Range{range.low / 2, range.high * 2} : Range{range.low - 1, range.high + 1};
   }
   constexpr double kInset = 10;
@@ -77,19 +77,20 @@ Scale y_scale(const LineChart& chart) {
   return {low, range.high + margin, kLineHeight - kBottom, kTop, false};
 }
 
+/// At the points; on a linear axis with many of them at round numbers.
 std::vector<double> x_ticks(const LineChart& chart, const Scale& x) {
   std::vector<double> ticks;
-  if (!x.is_logarithmic) {
-    for (const double tick : round_ticks(x.low, x.high, 6)) {
-      if (tick == std::floor(tick)) ticks.push_back(tick);  // epochs are whole
-    }
-    return ticks;
-  }
   for (const ChartSeries& series : chart.series) {
     for (const ChartPoint& point : series.points) ticks.push_back(point.x);
   }
   std::sort(ticks.begin(), ticks.end());
   ticks.erase(std::unique(ticks.begin(), ticks.end()), ticks.end());
+  constexpr std::size_t kFew = 6;
+  if (x.is_logarithmic || ticks.size() <= kFew) return ticks;
+  ticks.clear();
+  for (const double tick : round_ticks(x.low, x.high, kFew)) {
+    if (tick == std::floor(tick)) ticks.push_back(tick);  // epochs are whole
+  }
   return ticks;
 }
 

@@ -42,8 +42,7 @@ std::string samples_title(const RunRecord& run, const Case& which) {
   const auto [batch, ranks] = which;
   for (const RecordedShare& share : run.shares) {
     if (share.batch != batch || share.ranks != ranks || share.arm == "single") continue;
-    return sizes_text(share.rank) + (share.rank.largest == 1 ? " sample" : " samples") + " per process" +
-           ranks_suffix(run, ranks);
+    return samples_text(share.rank) + " per process" + ranks_suffix(run, ranks);
   }
   return "global batch " + std::to_string(batch) + ranks_suffix(run, ranks);
 }
@@ -61,7 +60,8 @@ std::vector<double> errors_of(const ArmFigures& figures) {
 std::string final_errors_by_arm(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   RowChart chart;
   chart.id = "final";
-  chart.title = "Test error at the end, per arm";
+  const std::string title = capitalized(end_words(run.epochs).title);
+  chart.title = title + ", per arm";
   chart.description = "A dot is a seed, the bar their median.";
   chart.x_label = "test error, %";
   chart.marks = RowChart::Marks::dots;
@@ -70,7 +70,7 @@ std::string final_errors_by_arm(const RunRecord& run, const std::vector<ArmFigur
     chart.rows.push_back({each.arm, arm_class(run, each.arm), 100 * each.error.median, 100 * each.error.smallest,
                           100 * each.error.largest, errors_of(each), percent(each.error.median)});
   }
-  return chart.rows.empty() ? "" : figure_of("Test error at the end", svg_of(chart), chart.description);
+  return chart.rows.empty() ? "" : figure_of(title, svg_of(chart), chart.description);
 }
 
 /// The errors of one arm over the samples of a process. `single`, which does not depend on the number of ranks, is at all of
@@ -84,7 +84,7 @@ ChartSeries errors_over_samples(const RunRecord& run, const std::vector<ArmFigur
     const bool is_repeated = arm == "single" && run.rank_counts.size() > 1;
     for (const Index count : is_repeated ? run.rank_counts : std::vector<Index>{each.ranks}) {
       const std::string place =
-          is_repeated ? "global batch " + std::to_string(each.batch) : samples_title(run, {each.batch, count});
+          arm == "single" ? "global batch " + std::to_string(each.batch) : samples_title(run, {each.batch, count});
       const std::string tip = arm + ", " + place + ": " + percent(each.error.median);
       series.points.push_back({samples_per_process(each.batch, count), 100 * each.error.median,
                                100 * each.error.smallest, 100 * each.error.largest, tip});
@@ -111,7 +111,7 @@ std::string description_of_final_errors(const RunRecord& run) {
 std::string final_errors_by_samples(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   LineChart chart;
   chart.id = "final";
-  chart.title = "Test error at the end over samples per process";
+  chart.title = capitalized(end_words(run.epochs).title) + " over samples per process";
   chart.description = description_of_final_errors(run);
   chart.x_label = "samples per process, n (logarithmic)";
   chart.y_label = "test error, %";

@@ -66,8 +66,8 @@ std::string header_of(const RunRecord& run, const Verdict& verdict) {
 std::string spread_cell(const Spread& spread, const std::function<std::string(double)>& text) {
   if (spread.count == 0) return "-";
   const std::string range =
-      spread.count > 1 ? "<small>" + text(spread.smallest) + " to " + text(spread.largest) + "</small>" : "";
-  return text(spread.median) + range;
+      spread.count > 1 ? "<small>" + prose(text(spread.smallest) + " to " + text(spread.largest)) + "</small>" : "";
+  return prose(text(spread.median)) + range;
 }
 
 std::string state_cell(const ArmFigures& figures) {
@@ -87,7 +87,6 @@ std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figure
             spread_cell(each.step_seconds, duration),
             state_cell(each)};
   });
-  const Index epochs = std::min<Index>(kFinalEpochs, std::max<Index>(1, run.epochs));
   return tag(
       "section",
       tag("h2", "Summary") +
@@ -96,9 +95,9 @@ std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figure
                                           "time per step", "trainings"}),
                           rows) +
           tag("p",
-              "Test error and train loss: the median of a training's last " + std::to_string(epochs) +
-                  " epochs; of these the median over the seeds, and below it their range. Time per step: median, "
-                  "in training alone.",
+              "Test error and train loss: " + end_words(run.epochs).meaning +
+                  "; of these the median over the seeds, and below it their range. Time per step: median, in training "
+                  "alone.",
               "class=\"note\""));
 }
 

@@ -36,7 +36,8 @@ std::string ranks_suffix(const RunRecord& run, Index ranks) {
 
 std::string arm_label(const RunRecord& run, const ArmFigures& figures) {
   if (!has_several_cases(run)) return figures.arm;
-  const double n = samples_per_process(figures.batch, figures.ranks);
+  const Index processes = figures.arm == "single" ? 1 : figures.ranks;
+  const double n = samples_per_process(figures.batch, processes);
   return figures.arm + ranks_suffix(run, figures.ranks) + ", n = " + number_text(n);
 }
 

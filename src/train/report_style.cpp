@@ -44,7 +44,7 @@ tbody tr.first { border-top: 2px solid var(--soft); }
 tbody th { color: var(--text); font-size: 1rem; }
 th:first-child, td:first-child { text-align: left; }
 td small { color: var(--soft); display: block; font-size: 0.8rem; line-height: 1.2; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 16px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px; }
 figure { margin: 0; padding: 14px; background: var(--card); border-radius: 8px; min-width: 0; }
 figure > svg { display: block; width: 100%; max-width: 620px; height: auto; margin: 0 auto; }
 .stack { display: grid; gap: 16px; align-content: start; min-width: 0; }
@@ -76,7 +76,10 @@ section > .charts + .scroll { margin-top: 16px; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 18px; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; }
 code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.9em; }
-@media (max-width: 480px) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } th, td { padding: 6px 9px; } }
+@media (max-width: 480px) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; }
+  table, tbody th { font-size: 0.78rem; } th, td { padding: 5px 4px; } td small { font-size: 0.68rem; white-space: normal; }
+  thead th { font-size: 0.68rem; min-width: 0; line-height: 1.25; }
+  th:first-child { position: sticky; left: 0; background: var(--page); } thead th:first-child { background: var(--card); } }
 @media print { body { font-size: 11pt; } figure, tr { break-inside: avoid; } }
 )css";
 

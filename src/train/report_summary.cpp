@@ -80,6 +80,19 @@ double final_error(const RecordedTraining& training) {
   return final_value(training, [](const RecordedEpoch& epoch) { return epoch.test_error; });
 }
 
+EndWords end_words(Index epochs) {
+  if (epochs <= 1) {
+    return {"test error after the only epoch", "that of a training's only epoch",
+            "There was one epoch: the error of a training is that after it, and hardly one of a trained network."};
+  }
+  if (epochs == 2) {
+    return {"test error, mean of both epochs", "the mean of a training's two epochs",
+            "There were two epochs: the error of a training is the mean of both, and hardly one of a trained network."};
+  }
+  if (epochs == kFinalEpochs) return {"test error at the end", "the median of a training's 3 epochs", ""};
+  return {"test error at the end", "the median of a training's last 3 epochs", ""};
+}
+
 double step_seconds(const RecordedTraining& training) {
   std::vector<double> values;
   for (const RecordedEpoch& epoch : training.epochs) values.push_back(epoch.step_seconds);
@@ -116,6 +129,10 @@ std::string list_text(const std::vector<Index>& numbers) {
 std::string sizes_text(const ShareSizes& sizes) {
   const std::string smallest = std::to_string(sizes.smallest);
   return sizes.smallest == sizes.largest ? smallest : smallest + " to " + std::to_string(sizes.largest);
+}
+
+std::string samples_text(const ShareSizes& sizes) {
+  return sizes_text(sizes) + (sizes.smallest == 1 && sizes.largest == 1 ? " sample" : " samples");
 }
 
 }  // namespace syncbn::train

@@ -48,6 +48,14 @@ struct ArmFigures {
 double final_value(const RecordedTraining& training, const std::function<double(const RecordedEpoch&)>& number);
 double final_error(const RecordedTraining& training);
 
+/// What final_value() is, in a run of so many epochs.
+struct EndWords {
+  std::string title;    ///< "test error at the end"
+  std::string meaning;  ///< "the median of a training's last 3 epochs"
+  std::string caution;  ///< A sentence, if that is not what one would think; else empty.
+};
+EndWords end_words(Index epochs);
+
 /// The median over all epochs.
 double step_seconds(const RecordedTraining& training);
 
@@ -60,6 +68,9 @@ const ArmFigures* find_figures(const std::vector<ArmFigures>& figures, const std
 
 /// "4", or "3 to 4" where they differ.
 std::string sizes_text(const ShareSizes& sizes);
+
+/// "1 sample", "4 samples", "0 to 1 samples".
+std::string samples_text(const ShareSizes& sizes);
 
 /// "1", "1 and 2", "1, 2 and 4".
 std::string list_text(const std::vector<Index>& numbers);

@@ -2,6 +2,7 @@
 #include "report_text.hpp"
 
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 
@@ -54,7 +55,7 @@ std::string duration(double seconds) {
   if (!std::isfinite(seconds)) return "-";
   const bool is_short = seconds < 0.9995;
   const double value = is_short ? 1e3 * seconds : seconds;
-  const int digits = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+  const int digits = value < 0.9995 ? 3 : value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
   return fixed(value, digits) + (is_short ? " ms" : " s");
 }
 
@@ -64,6 +65,11 @@ std::string bytes_text(double bytes) {
   const bool is_small = bytes < 999.5e3;
   const double value = bytes / (is_small ? 1e3 : 1e6);
   return fixed(value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0) + (is_small ? " kB" : " MB");
+}
+
+std::string capitalized(std::string text) {
+  if (!text.empty()) text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
+  return text;
 }
 
 std::string counted(Index count, const std::string& thing) {

@@ -18,11 +18,14 @@ std::string fixed(double value, int digits);
 /// 23.2 % of a fraction of 0.232: two digits behind the point below 10 %, else one.
 std::string percent(double fraction);
 
-/// A time with its unit, three significant digits: "3.41 ms".
+/// A time with its unit, three significant digits (fewer below 0.1 ms): "3.41 ms".
 std::string duration(double seconds);
 
 /// "840 bytes", "13.4 kB", "1.25 MB" (thousands); "-" if it is not finite.
 std::string bytes_text(double bytes);
+
+/// With a large first letter.
+std::string capitalized(std::string text);
 
 /// "1 seed", "3 seeds".
 std::string counted(Index count, const std::string& thing);

@@ -82,7 +82,22 @@ std::string list_of_errors(const std::vector<ArmFigures>& figures, const RunReco
 
 Index most_ranks(const RunRecord& run) { return *std::max_element(run.rank_counts.begin(), run.rank_counts.end()); }
 
-/// Where nothing tells local from sync.
+bool has_arm(const RunRecord& run, const std::string& arm) {
+  return std::find(run.arms.begin(), run.arms.end(), arm) != run.arms.end();
+}
+
+bool is_group(const std::string& arm) { return arm.rfind("group:", 0) == 0; }
+
+/// What a comparison without local, or without what it is held against, leaves open.
+std::string missing_arm_sentence(const RunRecord& run) {
+  if (run.command != "compare") return "";
+  const bool has_part = has_arm(run, "local") || std::any_of(run.arms.begin(), run.arms.end(), is_group);
+  const bool has_whole = has_arm(run, "sync") || has_arm(run, "single");
+  if (!has_part) return " What synchronizing gains cannot be seen without the arm local.";
+  return has_whole ? "" : " What synchronizing would gain cannot be seen without the arm sync or single.";
+}
+
+/// Where no arm with statistics of its own is held against sync, or against single.
 std::string plain_headline(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   if (run.epochs == 0) return "No epochs, no training: all arms are as they started.";
   const std::string errors = list_of_errors(figures, run);
@@ -91,7 +106,8 @@ std::string plain_headline(const RunRecord& run, const std::vector<ArmFigures>& 
     return "With one rank all arms are the same, " + errors + " test error: try mpirun -n 4.";
   }
   const std::string handing = handing_text(run.sharding);
-  return "Test error at the end" + (handing.empty() ? "" : ", with samples " + handing) + ": " + errors + ".";
+  return capitalized(end_words(run.epochs).title) + (handing.empty() ? "" : ", with samples " + handing) + ": " +
+         errors + "." + missing_arm_sentence(run);
 }
 
 /// Whether there is an arm in which all ranks train.
@@ -119,6 +135,22 @@ std::string unfinished_text(const RunRecord& run) {
   return text + ".";
 }
 
+/// Of each arm whose statistics are not those of the batch, local first, if there is anything to say of it: what it does.
+std::vector<std::vector<ArmEffect>> comparable_effects(const RunRecord& run, const std::vector<ArmFigures>& figures) {
+  std::vector<std::vector<ArmEffect>> all;
+  if (most_ranks(run) == 1) return all;
+  std::vector<std::string> arms = run.arms;
+  std::stable_partition(arms.begin(), arms.end(), [](const std::string& arm) { return arm == "local"; });
+  for (const std::string& arm : arms) {
+    if (arm != "local" && !is_group(arm)) continue;
+    std::vector<ArmEffect> effects = effects_of(run, figures, arm);
+    const bool has_any = std::any_of(effects.begin(), effects.end(),
+                                     [](const ArmEffect& effect) { return effect.kind != ArmEffect::Kind::unknown; });
+    if (has_any) all.push_back(std::move(effects));
+  }
+  return all;
+}
+
 }  // namespace
 
 Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
@@ -130,34 +162,36 @@ Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures)
                            : "Synchronized batch norm did not train the same on all numbers of ranks: this is a fault.";
     return verdict;
   }
-  std::vector<LocalEffect> effects = effects_of(run, figures);
-  const bool can_compare =
-      most_ranks(run) > 1 && std::any_of(effects.begin(), effects.end(), [](const LocalEffect& effect) {
-        return effect.kind != LocalEffect::Kind::unknown;
-      });
+  const std::vector<std::vector<ArmEffect>> all = comparable_effects(run, figures);
   const std::string diverged = diverged_arms(run, figures);
-  if (!diverged.empty() && !can_compare) {
+  if (!diverged.empty() && all.empty()) {
     verdict.headline = "Training diverged in " + diverged + ": there is nothing to compare; try a smaller --lr.";
     return verdict;
   }
-  verdict.headline = can_compare ? headline_of(effects, handing_text(run.sharding)) : plain_headline(run, figures);
-  if (!can_compare) effects.clear();
+  const std::vector<ArmEffect> effects = all.empty() ? std::vector<ArmEffect>{} : all.front();
+  verdict.headline = all.empty() ? plain_headline(run, figures) : effects_sentence(effects, handing_text(run.sharding));
 
   const auto add = [&verdict](const std::string& sentence) {
     if (!sentence.empty()) verdict.details.push_back(sentence);
   };
-  if (effects.size() == 1) add(spread_sentence(effects.front()));
-  add(chance_sentence(effects));
-  for (const LocalEffect& effect : effects) {
-    const bool has_cost = effect.kind == LocalEffect::Kind::worse || effect.kind == LocalEffect::Kind::one_seed;
-    if (has_cost) add(statistics_sentence(effect, run));
+  if (effects.size() == 1) {
+    const std::string end = conclusion(effects.front(), run.shares_cores);
+    if (!end.empty()) verdict.headline += " " + end;
+    add(spread_sentence(effects.front()));
   }
-  add(times_sentence(effects));
-  if (!effects.empty() && run.shares_cores) {
+  add(chance_sentence(effects));
+  for (std::size_t i = 1; i < all.size(); ++i) add(effects_sentence(all[i], ""));
+  for (const ArmEffect& effect : effects) {
+    const bool has_cost = effect.kind == ArmEffect::Kind::worse || effect.kind == ArmEffect::Kind::one_seed;
+    if (has_cost && effect.arm->arm == "local") add(statistics_sentence(effect, run));
+  }
+  add(end_words(run.epochs).caution);
+  const std::string times = times_sentence(effects);
+  add(times);
+  if (!times.empty() && run.shares_cores) {
     add("There were more ranks than cores (" + run.cores +
         "), so ranks waited for each other to be scheduled: these times do not say what synchronizing costs on cores "
-        "of "
-        "their own.");
+        "of their own.");
   }
   if (!diverged.empty()) add("Training diverged in " + diverged + ".");
   for (const Index ranks : run.rank_counts) {

@@ -4,15 +4,12 @@
 #include <cerrno>
 #include <cstring>
 
-#include "checkpoint.hpp"
 #include "collectives.hpp"
 #include "errors.hpp"
 
 namespace syncbn::train {
 
 namespace {
-
-constexpr const char* kFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json", "report.html"};
 
 std::string reason() { return errno != 0 ? std::string(": ") + std::strerror(errno) : ""; }
 
@@ -51,16 +48,16 @@ void RunFolder::open(Earlier earlier) {
   }
   // Opened for appending first: a folder that cannot be written keeps what it has.
   errno = 0;
-  metrics_.open(path_ / kFiles[0], std::ios::app);
+  metrics_.open(path_ / kRunFiles[0], std::ios::app);
   if (!metrics_) throw DataError("cannot write to the output folder " + path_.string() + reason());
   metrics_.close();
-  for (const char* name : kFiles) {
-    if (earlier == Earlier::continued && (name == kFiles[0] || name == kFiles[1])) continue;
+  for (const char* name : kRunFiles) {
+    if (earlier == Earlier::continued && (name == kRunFiles[0] || name == kRunFiles[1])) continue;
     std::filesystem::remove(path_ / name, error);
     if (error) throw DataError("cannot replace " + (path_ / name).string() + ": " + error.message());
   }
-  metrics_.open(path_ / kFiles[0], std::ios::app);
-  if (!metrics_) throw DataError("cannot write " + (path_ / kFiles[0]).string() + reason());
+  metrics_.open(path_ / kRunFiles[0], std::ios::app);
+  if (!metrics_) throw DataError("cannot write " + (path_ / kRunFiles[0]).string() + reason());
 }
 
 void RunFolder::record(const std::string& line) {
@@ -68,7 +65,7 @@ void RunFolder::record(const std::string& line) {
   if (!writes() || !failure_.empty()) return;
   errno = 0;
   metrics_ << line << '\n' << std::flush;
-  if (!metrics_) failure_ = "cannot write " + (path_ / kFiles[0]).string() + reason();
+  if (!metrics_) failure_ = "cannot write " + (path_ / kRunFiles[0]).string() + reason();
 }
 
 void RunFolder::write(const std::string& name, const std::string& text) {
@@ -85,11 +82,11 @@ void RunFolder::finish() {
     if (failure_.empty()) return;
     metrics_.close();
     std::error_code error;
-    if (writes() && std::filesystem::file_size(path_ / kFiles[0], error) == 0 && !error) {
-      std::filesystem::remove(path_ / kFiles[0], error);
+    if (writes() && std::filesystem::file_size(path_ / kRunFiles[0], error) == 0 && !error) {
+      std::filesystem::remove(path_ / kRunFiles[0], error);
       throw DataError(failure_);
     }
-    throw DataError(failure_ + "; " + kFiles[0] + " has what was written before");
+    throw DataError(failure_ + "; " + kRunFiles[0] + " has what was written before");
   });
 }
 

@@ -7,10 +7,14 @@
 
 #include <mpi.h>
 
+#include "checkpoint.hpp"
 #include "comparison.hpp"
 #include "rank_places.hpp"
 
 namespace syncbn::train {
+
+/// All that a run may write into its folder, metrics.jsonl and the checkpoint first.
+inline constexpr const char* kRunFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json", "report.html"};
 
 /// A folder with metrics.jsonl, which grows with the run, and files that appear whole: an interrupted run leaves what it
 /// has said so far, and nothing half-written but perhaps the last line of metrics.jsonl. Rank 0 writes; the object exists
@@ -81,11 +85,23 @@ std::string check_line(const SyncCheck& check);
 /// At most some 400 step lines a run: whether this step gets one.
 bool is_recorded(const StepRecord& record);
 
-/// Texts of the files of their names. The hash is in hexadecimal, 16 digits. Before there are results, run.json has what
-/// the run was started with, and "state": "running".
-std::string run_json(const RunDescription& run);
+/// How a run without results stands.
+struct RunState {
+  enum class Kind { running, stopped, failed } kind = Kind::running;
+  Index steps_done = 0;    ///< Of a training that was stopped or has failed.
+  std::string error = "";  ///< Of one that has failed: the sentence.
+};
+
+/// Texts of the files of their names. The hash is in hexadecimal, 16 digits. Without results run.json has what the run was
+/// started with and its "state": "running" (so it stays if the run is killed), "stopped" or "failed"; with them, "finished".
+std::string run_json(const RunDescription& run, const RunState& state = {});
 std::string run_json(const RunDescription& run, const Comparison& comparison);
 std::string summary_csv(const Comparison& comparison);
+
+/// A run that is one training as one object, for programs: what run.json has, and all epochs with their learning rates. Either
+/// of one that has no result (yet), or with it.
+std::string train_json(const RunDescription& run, const RunState& state, const std::vector<EpochRecord>& epochs);
+std::string train_json(const RunDescription& run, const TrainingResult& result);
 std::string hex_of(std::uint64_t hash);
 
 }  // namespace syncbn::train

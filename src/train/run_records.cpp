@@ -4,25 +4,14 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
-
-#include <nlohmann/json.hpp>
 
 #include "collectives.hpp"
+#include "record_json.hpp"
 #include "run_folder.hpp"
-#include "step_costs.hpp"
-#include "syncbn/version.hpp"
 
 namespace syncbn::train {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-/// A path need not be UTF-8, JSON must be.
-std::string text_of(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
 
 std::string number(double value) {
   if (!std::isfinite(value)) return "";
@@ -36,141 +25,8 @@ void append_cell(std::string& row, const std::string& cell) {
   row += cell;
 }
 
-std::string mpi_library() {
-  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
-  int length = 0;
-  MPI_Get_library_version(text.data(), &length);
-  const std::string version = text.data();
-  return version.substr(0, version.find_first_of("\n,"));
-}
-
-double last_train_loss(const TrainingResult& result) {
-  return result.epochs.empty() ? std::nan("") : result.epochs.back().train_loss;
-}
-
-std::string now_utc() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text.data();
-}
-
-Json arguments_json(const RunDescription& run) {
-  const TrainingOptions& training = run.options.training;
-  Json arms = Json::array();
-  for (const Arm& arm : run.options.arms) arms.push_back(arm.name());
-  return {{"data", run.data},
-          {"network", training.network},
-          {"epochs", training.epochs},
-          {"batches", run.options.batches},
-          {"shard", training.sharding.name()},
-          {"lr", training.sgd.learning_rate},
-          {"schedule", name_of(training.sgd.schedule)},
-          {"warmup", training.sgd.warmup_steps},
-          {"milestones", training.sgd.milestones},
-          {"lr_gamma", training.sgd.lr_gamma},
-          {"momentum", training.sgd.momentum},
-          {"weight_decay", training.sgd.weight_decay},
-          {"precise_bn", training.evaluation.is_precise},
-          {"arms", arms},
-          {"ranks", run.options.ranks},
-          {"seeds", run.options.seeds}};
-}
-
-/// What one arm does with one batch.
-Json share_json(const RunDescription& run, const ArmOnRanks& what, Index batch) {
-  const ShareSizes rank = samples_per_rank(what.arm, batch, what.ranks);
-  const ShareSizes norm = samples_per_norm(what.arm, batch, what.ranks);
-  return {{"arm", what.arm.name()},
-          {"ranks", what.ranks},
-          {"batch", batch},
-          {"lr", training_of(run.options, batch, 0).sgd.learning_rate},
-          {"rank_batch_min", rank.smallest},
-          {"rank_batch_max", rank.largest},
-          {"norm_batch_min", norm.smallest},
-          {"norm_batch_max", norm.largest}};
-}
-
-Json places_json(const RankPlaces& places) {
-  Json hosts = Json::array();
-  for (const HostPlaces& host : places.hosts) {
-    hosts.push_back({{"name", host.name}, {"ranks", host.ranks}, {"cores", host.cores}});
-  }
-  Json binding = Json::array();
-  for (std::size_t rank = 0; rank < places.cores.size(); ++rank) {
-    binding.push_back({{"host", places.host_of[rank]}, {"cores", places.cores[rank]}});
-  }
-  return {{"hosts", hosts}, {"binding", binding}};
-}
-
-Json description_json(const RunDescription& run, const char* state) {
-  Json shares = Json::array();
-  for (const Index batch : run.options.batches) {
-    for (const ArmOnRanks& what : arms_on_ranks(run.options.arms, run.options.ranks)) {
-      shares.push_back(share_json(run, what, batch));
-    }
-  }
-  const Json places = places_json(run.places);
-  return {{"format", 1},
-          {"state", state},
-          {"command", run.command},
-          {"command_line", run.command_line},
-          {"started", run.started},
-          {"arguments", arguments_json(run)},
-          {"data",
-           {{"name", run.data},
-            {"train_count", run.train_count},
-            {"test_count", run.test_count},
-            {"height", run.image.height},
-            {"width", run.image.width}}},
-          {"ranks", run.ranks},
-          {"shares", shares},
-          {"hosts", places["hosts"]},
-          {"binding", places["binding"]},
-          {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}}};
-}
-
-/// Those that were evaluated.
-void add_accuracies(const OtherAccuracies& others, Json& json) {
-  const auto add = [&json](const char* key, double accuracy) {
-    if (std::isfinite(accuracy)) json[key] = accuracy;
-  };
-  add("mean_statistics_accuracy", others.mean_statistics);
-  add("worst_rank_accuracy", others.worst_rank);
-  add("best_rank_accuracy", others.best_rank);
-  add("precise_bn_accuracy", others.precise);
-}
-
-Json costs_json(const StepCosts& costs) {
-  return {{"statistics_seconds", costs.statistics_seconds},
-          {"message_seconds", costs.message_seconds},
-          {"element_seconds", costs.element_seconds},
-          {"rest_seconds", costs.rest_seconds},
-          {"message_bytes", std::llround(costs.message_bytes)}};
-}
-
-void add_costs(const StepCosts& costs, Json& json) {
-  if (costs.are_known()) json["step_costs"] = costs_json(costs);
-}
-
-StepCosts median_costs(const TrainingResult& result) {
-  std::vector<StepCosts> costs;
-  for (const EpochRecord& epoch : result.epochs) costs.push_back(epoch.costs);
-  return median_of(costs);
-}
-
 Json id_json(const char* kind, const TrainingId& id) {
   return {{"kind", kind}, {"arm", id.label}, {"ranks", id.ranks}, {"batch", id.batch}, {"seed", id.seed}};
-}
-
-Json result_json(const TrainingResult& result) {
-  Json json{{"steps", result.step_losses.size()},    {"train_loss", last_train_loss(result)},
-            {"test_accuracy", result.test_accuracy}, {"seconds", result.seconds},
-            {"diverged", result.diverged},           {"weights_hash", hex_of(result.weights_hash)}};
-  add_costs(median_costs(result), json);
-  return json;
 }
 
 Json difference_json(const Difference& difference) {
@@ -187,6 +43,44 @@ Json check_json(const SyncCheck& check) {
   if (check.control) json["control_from_" + base] = difference_json(*check.control);
   if (base == "sync") json["from_ranks"] = check.from.ranks;
   return json;
+}
+
+Json state_json(const RunDescription& run, const RunState& state) {
+  if (state.kind == RunState::Kind::running) return description_json(run, "running");
+  const bool has_failed = state.kind == RunState::Kind::failed;
+  Json json = description_json(run, has_failed ? "failed" : "stopped");
+  json["ended"] = now_utc();
+  json["steps_done"] = state.steps_done;
+  if (has_failed) json["error"] = state.error;
+  return json;
+}
+
+Json epoch_json(const EpochRecord& record) {
+  Json json{{"epoch", record.epoch},
+            {"train_loss", record.train_loss},
+            {"test_accuracy", record.test_accuracy},
+            {"seconds", record.seconds},
+            {"step_seconds", record.step_seconds}};
+  add_accuracies(record.others, json);
+  add_costs(record.costs, json);
+  return json;
+}
+
+/// Of a run that is one training. With the learning rates of each epoch's first and last step.
+Json epochs_json(const RunDescription& run, const std::vector<EpochRecord>& epochs) {
+  const TrainingOptions& training = run.options.training;
+  const Index steps_per_epoch = run.train_count / training.batch;
+  const auto rate = [&](Index step) {
+    return learning_rate(training.sgd, {step, steps_per_epoch * training.epochs, steps_per_epoch});
+  };
+  Json list = Json::array();
+  for (const EpochRecord& record : epochs) {
+    Json json = epoch_json(record);
+    json["lr_first_step"] = rate((record.epoch - 1) * steps_per_epoch);
+    json["lr_last_step"] = rate(record.epoch * steps_per_epoch - 1);
+    list.push_back(json);
+  }
+  return list;
 }
 
 }  // namespace
@@ -232,13 +126,7 @@ std::string drift_line(const TrainingId& id, const StepRecord& record) {
 
 std::string epoch_line(const TrainingId& id, const EpochRecord& record) {
   Json json = id_json("epoch", id);
-  json.update({{"epoch", record.epoch},
-               {"train_loss", record.train_loss},
-               {"test_accuracy", record.test_accuracy},
-               {"seconds", record.seconds},
-               {"step_seconds", record.step_seconds}});
-  add_accuracies(record.others, json);
-  add_costs(record.costs, json);
+  json.update(epoch_json(record));
   return text_of(json, -1);
 }
 
@@ -254,7 +142,9 @@ std::string check_line(const SyncCheck& check) {
   return text_of(json, -1);
 }
 
-std::string run_json(const RunDescription& run) { return text_of(description_json(run, "running"), 2) + "\n"; }
+std::string run_json(const RunDescription& run, const RunState& state) {
+  return text_of(state_json(run, state), 2) + "\n";
+}
 
 std::string run_json(const RunDescription& run, const Comparison& comparison) {
   Json json = description_json(run, "finished");
@@ -270,6 +160,20 @@ std::string run_json(const RunDescription& run, const Comparison& comparison) {
     json["checks"] = Json::array();
     for (const SyncCheck& check : comparison.checks) json["checks"].push_back(check_json(check));
   }
+  return text_of(json, 2) + "\n";
+}
+
+std::string train_json(const RunDescription& run, const RunState& state, const std::vector<EpochRecord>& epochs) {
+  Json json = state_json(run, state);
+  json["epochs"] = epochs_json(run, epochs);
+  return text_of(json, 2) + "\n";
+}
+
+std::string train_json(const RunDescription& run, const TrainingResult& result) {
+  Json json = description_json(run, "finished");
+  json["finished"] = now_utc();
+  json["epochs"] = epochs_json(run, result.epochs);
+  json["result"] = result_json(result);
   return text_of(json, 2) + "\n";
 }
 

@@ -12,10 +12,10 @@
 #include "checkpoint_state.hpp"
 #include "collectives.hpp"
 #include "drift_sampler.hpp"
-#include "errors.hpp"
 #include "fnv.hpp"
 #include "idle_ranks.hpp"
 #include "random.hpp"
+#include "roll_call.hpp"
 #include "step_costs.hpp"
 #include "syncbn/error.hpp"
 #include "training_step.hpp"
@@ -60,6 +60,7 @@ Network<float> make_started_network(const DataSet& data, const TrainingOptions& 
     layer.num_features = num_features;
     layer.name = name;
     layer.activation = activation;
+    layer.threads = options.threads;
     layer.measures_costs = true;
     layer.drift_probe = sampler;
     return ranks.make_norm(layer);
@@ -83,6 +84,21 @@ SampleDealer make_dealer(const DataSet& data, const TrainingOptions& options, co
 
 void append(const ChannelVector& from, std::vector<float>& to) {
   to.insert(to.end(), from.data<float>(), from.data<float>() + from.size());
+}
+
+bool is_finite(const float* values, Index count) {
+  return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
+}
+
+/// Weights and running statistics: what evaluation uses.
+bool is_finite(const Network<float>& network) {
+  const auto& [parameters, norms] = network.trainables;
+  return std::all_of(parameters.begin(), parameters.end(),
+                     [](const Parameter<float>* parameter) { return is_finite(parameter->values, parameter->size); }) &&
+         std::all_of(norms.begin(), norms.end(), [](const BatchNorm* norm) {
+           return is_finite(norm->running_mean().data<float>(), norm->running_mean().size()) &&
+                  is_finite(norm->running_var().data<float>(), norm->running_var().size());
+         });
 }
 
 /// Copies the network's numbers into the result and checks that all trainers have the same.
@@ -192,7 +208,8 @@ class TrainingRun {
     const bool is_final = epoch > options_.epochs - kFinalEpochs && !result_.diverged;
     const OtherAccuracies others = is_final ? evaluate_(network_, order_, options_.batch) : OtherAccuracies{};
     share_running_stats(network_, ranks_);
-    result_.test_accuracy = test_accuracy(network_, data_.test, ranks_);
+    result_.diverged = result_.diverged || !is_finite(network_);  // the same on all ranks, as the numbers are
+    result_.test_accuracy = result_.diverged ? std::nan("") : test_accuracy(network_, data_.test, ranks_);
     const StepCosts costs = take_step_costs(network_, step_seconds_);
     result_.epochs.push_back({epoch, loss_sum / static_cast<double>(steps_per_epoch_), result_.test_accuracy, seconds(),
                               median(std::exchange(step_seconds_, {})), others, costs});
@@ -250,57 +267,7 @@ ShareSizes share_sizes(Index batch, Index ranks, Index block_size) {
   return sizes;
 }
 
-[[noreturn]] void refuse(const std::string& what, double got, const std::string& wanted) {
-  std::string number = std::to_string(got);
-  number.erase(number.find_last_not_of('0') + 1);
-  if (!number.empty() && number.back() == '.') number.pop_back();
-  throw UsageError(what + " is " + number + ", wanted " + wanted);
-}
-
-void check_schedule(const SgdOptions& sgd, Index steps) {
-  if (sgd.warmup_steps < 0 || (sgd.warmup_steps > steps && steps > 0)) {
-    refuse("the warmup", static_cast<double>(sgd.warmup_steps),
-           "0 to " + std::to_string(steps) + " steps (all of them)");
-  }
-  if (!(std::isfinite(sgd.lr_gamma) && sgd.lr_gamma > 0)) refuse("--lr-gamma", sgd.lr_gamma, "a finite number above 0");
-  const bool has_milestones = !sgd.milestones.empty();
-  if (has_milestones != (sgd.schedule == Schedule::multistep)) {
-    throw UsageError(has_milestones ? "--milestones are for --schedule multistep"
-                                    : "--schedule multistep needs --milestones, epochs like 3,6");
-  }
-  Index last = 0;
-  for (const Index milestone : sgd.milestones) {
-    if (milestone <= last) {
-      refuse("a milestone", static_cast<double>(milestone), "more than " + std::to_string(last) + " epochs");
-    }
-    last = milestone;
-  }
-}
-
 }  // namespace
-
-void check_options(const TrainingOptions& options, const DataSet& data) {
-  if (!is_network(options.network)) {
-    throw UsageError("there is no network '" + options.network + "', only " + network_names());
-  }
-  constexpr Index kMaxEpochs = 1000000;  // the number of steps must fit 64 bits
-  if (options.epochs < 0 || options.epochs > kMaxEpochs) {
-    refuse("the number of epochs", static_cast<double>(options.epochs), "0 to " + std::to_string(kMaxEpochs));
-  }
-  if (options.batch < 1 || options.batch > data.train.count) {
-    refuse("the global batch", static_cast<double>(options.batch),
-           "1 to " + std::to_string(data.train.count) + " samples (the training set)");
-  }
-  const SgdOptions& sgd = options.sgd;
-  if (!(std::isfinite(sgd.learning_rate) && sgd.learning_rate > 0)) {
-    refuse("the learning rate", sgd.learning_rate, "a finite number above 0");
-  }
-  if (!(sgd.momentum >= 0 && sgd.momentum < 1)) refuse("the momentum", sgd.momentum, "0 or more and less than 1");
-  if (!(std::isfinite(sgd.weight_decay) && sgd.weight_decay >= 0)) {
-    refuse("the weight decay", sgd.weight_decay, "a finite number, 0 or more");
-  }
-  check_schedule(sgd, options.epochs * (data.train.count / options.batch));
-}
 
 ShareSizes samples_per_rank(const Arm& arm, Index batch, Index ranks) {
   if (arm.kind == Arm::Kind::single) return {batch, batch};
@@ -354,12 +321,18 @@ TrainingResult train(const DataSet& data, const TrainingOptions& options, const 
   check_options(options, data);
   TrainingResult result;
   if (arm.kind == Arm::Kind::single) {
-    Observer alone = observer;  // the others wait, for as long as it takes
+    RollCall roll_call(comm, 1, deadline_seconds_of(comm), "[training on rank 0]");  // the others wait
+    Observer alone = observer;
     alone.on_work = [&] {
-      still_here(comm);
+      roll_call.ask();
+      roll_call.throw_if_missing();
       observer.on_work();
     };
-    on_first_rank(comm, [&] { result = TrainingRun(data, options, arm, comm, alone, continuation).run(); });
+    all_or_nothing(comm, [&] {
+      roll_call.during([&] {
+        if (rank_of(comm) == 0) result = TrainingRun(data, options, arm, comm, alone, continuation).run();
+      });
+    });
   } else {
     result = TrainingRun(data, options, arm, comm, observer, continuation).run();
   }

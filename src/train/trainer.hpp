@@ -28,6 +28,7 @@ struct TrainingOptions {
   Index batch = 64;        ///< Global: over all ranks. An epoch's last, incomplete batch is left out.
   std::uint64_t seed = 1;  ///< Of the initial weights and the order of the samples.
   Sharding sharding;       ///< Which samples of a global batch go to which rank.
+  int threads = 1;         ///< Of each rank, in batch norm; changes no bit.
   SgdOptions sgd;
   EvaluationOptions evaluation;  ///< Of the last kFinalEpochs epochs.
 
@@ -39,11 +40,15 @@ struct TrainingOptions {
 /// ranks.
 void check_options(const TrainingOptions& options, const DataSet& data);
 
+/// One sentence on milestones that lie at or behind the training's end; empty if there are none. The options are checked.
+std::string unreached_milestones(const TrainingOptions& options);
+
 /// Told about progress, on rank 0 only. Must not throw.
 struct Observer {
   std::function<void(const StepRecord&)> on_step = [](const StepRecord&) {};
   std::function<void(const EpochRecord&)> on_epoch = [](const EpochRecord&) {};
-  /// In every step and every few images of an evaluation: for those who wait without training.
+  /// In every step and every few images of an evaluation: for those who wait without training. May throw if nobody trains
+  /// with this rank.
   std::function<void()> on_work = [] {};
 };
 
@@ -67,9 +72,9 @@ struct TrainingResult {
   std::vector<float> parameters;     ///< All, in the network's order.
   std::vector<float> running_stats;  ///< Means and variances, rank 0's where ranks differ.
   std::uint64_t weights_hash = 0;    ///< hash_of() both.
-  double test_accuracy = 0;          ///< In eval mode, after the last step.
+  double test_accuracy = 0;          ///< In eval mode, after the last step. NaN if the training diverged.
   double seconds = 0;
-  bool diverged = false;  ///< Stopped at the first loss that was not finite.
+  bool diverged = false;  ///< Stopped at the first loss, or at the end of an epoch with weights, that were not finite.
   bool stopped = false;   ///< Because Continuation::wants_stop() said so, with steps left. There are no weights then.
 };
 
@@ -90,7 +95,7 @@ std::uint64_t hash_of(const std::vector<float>& parameters, const std::vector<fl
 
 /// Trains from the options' start and returns the result of rank 0, on all ranks.
 ///
-/// Collective over `comm`. In the arm `single` rank 0 trains and the others sleep until it is done. In all other arms
+/// Collective over `comm`. In the arm `single` rank 0 trains and the others wait until it is done (RollCall). In all other arms
 /// each rank takes its units of each batch, gradients are averaged over the global batch, and all ranks hold the same
 /// parameters. A training that goes on from a checkpoint has the result, to the last bit (but for times), of one that never
 /// stopped; the observer is told of what is left. Throws UsageError, MpiError, MismatchError (the ranks' parameters went

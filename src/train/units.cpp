@@ -7,17 +7,17 @@ namespace syncbn::train {
 
 namespace {
 
-Index full_unit(Index batch) { return (batch + kUnitCount - 1) / kUnitCount; }
+/// ceil(unit * batch / kUnitCount): so unit 0, and with it rank 0, has samples of every batch.
+Index first_sample(Index batch, Index unit) { return (unit * batch + kUnitCount - 1) / kUnitCount; }
 
 }  // namespace
 
 SampleRange unit_samples(Index batch, Index unit) {
-  const Index full = full_unit(batch);
-  const Index first = std::min(batch, unit * full);
-  return {first, std::min(batch, first + full) - first};
+  const Index first = first_sample(batch, unit);
+  return {first, first_sample(batch, unit + 1) - first};
 }
 
-Index unit_of_sample(Index batch, Index sample) { return sample / full_unit(batch); }
+Index unit_of_sample(Index batch, Index sample) { return kUnitCount * sample / batch; }
 
 SampleRange units_of_rank(Index rank, Index ranks) {
   const Index base = kUnitCount / ranks;

@@ -18,7 +18,9 @@ struct SampleRange {
   Index count = 0;
 };
 
-/// Unit `unit` of a global batch: ceil(batch / kUnitCount) samples; the last units may be short or empty.
+/// Unit `unit` of a global batch: batch / kUnitCount samples, rounded up or down such that any two rows of as many consecutive
+/// units differ by one sample at most. In a batch of less than kUnitCount samples the empty units lie between the others, so that
+/// 2, 4 or 8 ranks get even shares of it, too; unit 0 always has a sample.
 SampleRange unit_samples(Index batch, Index unit);
 
 /// The unit that has sample 0 .. batch - 1 of a global batch.

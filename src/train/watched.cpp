@@ -2,6 +2,7 @@
 #include "watched.hpp"
 
 #include <array>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -57,6 +58,11 @@ void watch_no_more(MPI_Comm comm) {
 Communicator communicator_over(MPI_Comm comm) {
   const Communicator* watch = watch_of(comm);
   return watch != nullptr ? *watch : Communicator(comm);
+}
+
+double deadline_seconds_of(MPI_Comm comm) {
+  const Communicator* watch = watch_of(comm);
+  return watch != nullptr ? watch->deadline_seconds() : std::numeric_limits<double>::infinity();
 }
 
 void wait(MPI_Comm comm, MPI_Request& request, const char* what) {

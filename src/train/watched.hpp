@@ -19,6 +19,9 @@ void watch_no_more(MPI_Comm comm);
 /// The Communicator over `comm`: the one that watches over it, or a new one (then collective).
 Communicator communicator_over(MPI_Comm comm);
 
+/// How long wait() on `comm` waits; infinite if nobody watches. Local.
+double deadline_seconds_of(MPI_Comm comm);
+
 /// Waits for a nonblocking operation on `comm`; `what` names it in errors. Throws MpiError; if somebody watches, what
 /// Communicator::wait() throws.
 void wait(MPI_Comm comm, MPI_Request& request, const char* what);
