@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "collectives.hpp"
 #include "errors.hpp"
@@ -51,10 +52,9 @@ void RunFolder::open(Earlier earlier) {
   metrics_.open(path_ / kRunFiles[0], std::ios::app);
   if (!metrics_) throw DataError("cannot write to the output folder " + path_.string() + reason());
   metrics_.close();
-  for (const char* name : kRunFiles) {
-    if (earlier == Earlier::continued && (name == kRunFiles[0] || name == kRunFiles[1])) continue;
-    std::filesystem::remove(path_ / name, error);
-    if (error) throw DataError("cannot replace " + (path_ / name).string() + ": " + error.message());
+  for (std::size_t i = earlier == Earlier::continued ? kFilesThatGoOn : 0; i < std::size(kRunFiles); ++i) {
+    std::filesystem::remove(path_ / kRunFiles[i], error);
+    if (error) throw DataError("cannot replace " + (path_ / kRunFiles[i]).string() + ": " + error.message());
   }
   metrics_.open(path_ / kRunFiles[0], std::ios::app);
   if (!metrics_) throw DataError("cannot write " + (path_ / kRunFiles[0]).string() + reason());

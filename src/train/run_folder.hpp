@@ -2,6 +2,7 @@
 // The files that a run leaves.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 
@@ -13,7 +14,8 @@
 
 namespace syncbn::train {
 
-/// All that a run may write into its folder, metrics.jsonl and the checkpoint first.
+/// All that a run may write into its folder; the first kFilesThatGoOn of them belong to a run that goes on, too.
+inline constexpr std::size_t kFilesThatGoOn = 2;
 inline constexpr const char* kRunFiles[] = {"metrics.jsonl", kCheckpointName, "summary.csv", "run.json", "report.html"};
 
 /// A folder with metrics.jsonl, which grows with the run, and files that appear whole: an interrupted run leaves what it
