@@ -20,6 +20,8 @@ SYNCBN_FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev)
 # PyTorch to build with, to test with and to compare with, in a virtual environment: see install_python.
 SYNCBN_PYTHON_PACKAGES=(python3 python3-venv)
 SYNCBN_PYTHON_MODULES=(torch==2.13.0 numpy mpi4py safetensors setuptools)
+# Debian's own PyTorch, an older one, for one test.
+SYNCBN_DEBIAN_TORCH_PACKAGES=(python3-torch libtorch-dev)
 SYNCBN_PYTHON=$SYNCBN_ROOT/build/python/bin/python3
 
 # One line a step, on stderr: stdout belongs to the program.

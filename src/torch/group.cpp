@@ -17,6 +17,12 @@ Group::Group(int64_t fortran_communicator) {
   check(syncbn_communicator_create(static_cast<int32_t>(fortran_communicator), nullptr, &communicator_));
 }
 
+Group::Group(int64_t rank, int64_t size, int64_t all_gather, int64_t context) {
+  check(syncbn_communicator_from_callback(static_cast<int32_t>(rank), static_cast<int32_t>(size),
+                                          reinterpret_cast<syncbn_all_gather>(all_gather),
+                                          reinterpret_cast<void*>(context), nullptr, &communicator_));
+}
+
 Group::Group(const c10::intrusive_ptr<c10d::ProcessGroup>& processes) : processes_(processes) {
   check(syncbn_communicator_from_callback(processes->getRank(), processes->getSize(), all_gather, this, nullptr,
                                           &communicator_));

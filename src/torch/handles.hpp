@@ -21,6 +21,8 @@ class Group : public torch::CustomClassHolder {
  public:
   /// The processes of a torch.distributed group (gloo, mpi: whatever gathers CPU tensors), which Python must keep. Collective.
   explicit Group(const c10::intrusive_ptr<c10d::ProcessGroup>& processes);
+  /// Any processes, by an all-gather of theirs (a syncbn_all_gather and its context, which Python must keep). Collective.
+  Group(int64_t rank, int64_t size, int64_t all_gather, int64_t context);
   /// An MPI communicator as a Fortran integer (mpi4py: comm.py2f()). Collective.
   explicit Group(int64_t fortran_communicator);
   /// This process alone.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The operators' registration: torch.ops.syncbn and torch.classes.syncbn.
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/library.h>
 
 #include "torch/batch_norm.hpp"
@@ -14,6 +15,9 @@ c10::intrusive_ptr<Group> group_of_mpi(int64_t fortran_communicator) {
 c10::intrusive_ptr<Group> group_of_processes(const c10::intrusive_ptr<c10d::ProcessGroup>& processes) {
   return c10::make_intrusive<Group>(processes);
 }
+c10::intrusive_ptr<Group> group_of_callback(int64_t rank, int64_t size, int64_t all_gather, int64_t context) {
+  return c10::make_intrusive<Group>(rank, size, all_gather, context);
+}
 
 at::Tensor layer(c10::intrusive_ptr<Group> group, int64_t num_features, double eps, c10::optional<double> momentum,
                  bool affine, bool track_running_stats, bool is_double, std::string name) {
@@ -22,6 +26,9 @@ at::Tensor layer(c10::intrusive_ptr<Group> group, int64_t num_features, double e
 }
 
 at::Tensor cache() { return made<Cache>(); }
+
+/// What torch._C._current_graph_task_id() says from PyTorch 2.0 on: this thread is in a backward pass.
+bool is_in_backward() { return torch::autograd::get_current_graph_task_nodes_in_graph() != nullptr; }
 
 }  // namespace
 
@@ -34,6 +41,9 @@ TORCH_LIBRARY(syncbn, library) {
       "group_of_processes(__torch__.torch.classes.c10d.ProcessGroup processes) -> __torch__.torch.classes.syncbn.Group",
       &group_of_processes);
   library.def(
+      "group_of_callback(int rank, int size, int all_gather, int context) -> __torch__.torch.classes.syncbn.Group",
+      &group_of_callback);
+  library.def(
       "layer(__torch__.torch.classes.syncbn.Group group, int num_features, float eps, float? momentum, bool affine, "
       "bool track_running_stats, bool is_double, str name) -> Tensor",
       &layer);
@@ -45,6 +55,7 @@ TORCH_LIBRARY(syncbn, library) {
       "-> "
       "(Tensor, Tensor, Tensor)");
   library.def("cache() -> Tensor", &cache);
+  library.def("is_in_backward() -> bool", &is_in_backward);
   library.def("statistics(Tensor cache, int which) -> Tensor");
   library.def("count(Tensor cache) -> int");
   library.def("fingerprint(Tensor x) -> int");

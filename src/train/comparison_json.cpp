@@ -6,12 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "errors.hpp"
+#include "record_json.hpp"
 
 namespace syncbn::train {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
@@ -20,14 +19,6 @@ Json spread_json(const Spread& spread) {
           {"median", number(spread.median)},
           {"smallest", number(spread.smallest)},
           {"largest", number(spread.largest)}};
-}
-
-Json costs_json(const StepCosts& costs) {
-  return {{"statistics_seconds", number(costs.statistics_seconds)},
-          {"message_seconds", number(costs.message_seconds)},
-          {"element_seconds", number(costs.element_seconds)},
-          {"rest_seconds", number(costs.rest_seconds)},
-          {"message_bytes", number(costs.message_bytes)}};
 }
 
 Json epoch_json(const RecordedEpoch& epoch) {
@@ -42,7 +33,7 @@ Json epoch_json(const RecordedEpoch& epoch) {
   add("best_rank_error", epoch.best_rank_error);
   add("worst_rank_error", epoch.worst_rank_error);
   add("precise_bn_error", epoch.precise_error);
-  if (epoch.costs.are_known()) json["step_costs"] = costs_json(epoch.costs);
+  add_costs(epoch.costs, json);
   return json;
 }
 
@@ -82,7 +73,7 @@ Json figures_json(const ArmFigures& figures) {
   add("best_rank_error", figures.best_rank_error);
   add("worst_rank_error", figures.worst_rank_error);
   add("precise_bn_error", figures.precise_error);
-  if (figures.costs.are_known()) json["step_costs"] = costs_json(figures.costs);
+  add_costs(figures.costs, json);
   return json;
 }
 

@@ -10,6 +10,8 @@ dweight and dbias are this process's sums, as torch.nn.SyncBatchNorm's are: DDP 
 from __future__ import annotations
 
 import collections
+import ctypes
+import warnings
 import weakref
 from typing import Any, Optional
 
@@ -54,9 +56,9 @@ def _group_for(processes: Any) -> _Group:
     if hasattr(processes, "py2f"):
         key = ("mpi", processes.py2f())
         make = lambda: _ops.group_of_mpi(key[1])
-    elif hasattr(processes, "boxed"):
+    elif hasattr(processes, "allgather"):
         key = ("torch", id(processes))
-        make = lambda: _ops.group_of_processes(processes.boxed())
+        make = lambda: _group_of_processes(processes)
     else:
         raise TypeError(f"process_group is {processes!r}, wanted None, a torch.distributed ProcessGroup that this process is "
                         "in, or an mpi4py communicator")
@@ -64,6 +66,33 @@ def _group_for(processes: Any) -> _Group:
     if group is None:
         group = _groups[key] = _Group(processes, make())
     return group
+
+
+_ALL_GATHER = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_callbacks: list = []  # for good: what autograd keeps of a layer may outlive all modules
+
+
+def _group_of_processes(processes: Any) -> Any:
+    """PyTorch 2 hands a process group to operators; before, they call back."""
+    if hasattr(processes, "boxed"):
+        return _ops.group_of_processes(processes.boxed())
+    rank, size, own = processes.rank(), processes.size(), weakref.ref(processes)
+
+    def bytes_at(address: int, length: int) -> torch.Tensor:
+        return torch.frombuffer((ctypes.c_char * length).from_address(address), dtype=torch.uint8)
+
+    def all_gather(_context: int, mine: int, length: int, everyone: int) -> int:
+        try:
+            parts = [bytes_at(everyone + r * length, length) for r in range(size)]
+            own().allgather([parts], [bytes_at(mine, length)]).wait()
+            return 0
+        except Exception as error:  # pylint: disable=broad-except  # nothing may go through C
+            warnings.warn(f"syncbn: the process group's all-gather failed: {error}")
+            return 1
+
+    callback = _ALL_GATHER(all_gather)
+    _callbacks.append(callback)
+    return _ops.group_of_callback(rank, size, ctypes.cast(callback, ctypes.c_void_p).value, 0)
 
 
 def _alone() -> _Group:
@@ -108,7 +137,11 @@ _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda
 
 
 def _is_in_backward() -> bool:
-    return getattr(torch._C, "_current_graph_task_id", lambda: -1)() != -1
+    return torch._C._current_graph_task_id() != -1
+
+
+if not hasattr(torch._C, "_current_graph_task_id"):  # before PyTorch 2
+    _is_in_backward = _ops.is_in_backward.default
 
 
 def _may_be_repeated() -> bool:
