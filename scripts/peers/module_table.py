@@ -6,11 +6,11 @@ import sys
 
 lines = [json.loads(text) for text in open(sys.argv[1], encoding="utf-8")]
 alone = {who: {line["pass"]: 1e3 * line["median_ms"] for line in lines if line["ranks"] == 1 and line["who"] == who}
-         for who in ("syncbn", "module")}
-print("A call on 8 numbers, one process, us:")
+         for who in ("syncbn", "module", "local")}
+print("A call on 8 numbers, one process, us; and of torch.nn.BatchNorm2d, which needs neither adapter nor layer:")
 for direction in ("forward", "backward"):
-    layer, module = alone["syncbn"][direction], alone["module"][direction]
-    print(f"  {direction:<9} module {module:6.1f}   C++ layer {layer:5.1f}   the adapter {module - layer:6.1f}")
+    layer, module, local = (alone[who][direction] for who in ("syncbn", "module", "local"))
+    print(f"  {direction:<9} module {module:6.1f}   C++ layer {layer:5.1f}   the adapter {module - layer:6.1f}   PyTorch's {local:6.1f}")
 
 print("\nForward + backward between two processes, ms; PyTorch's over gloo, and its ratio to the module's:")
 print(f"{'shape':>18}{'PyTorch':>10}{'over gloo':>12}{'ratio':>8}{'over MPI':>12}{'ratio':>8}")

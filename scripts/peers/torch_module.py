@@ -2,7 +2,7 @@
 """Times syncbn.torch.SyncBatchNorm over gloo and over MPI, and beside it the synchronized batch norm of torch_sync_batch_norm.py, which
 is over gloo, in turns in the same processes. Lines of JSON, as there.
 
-    mpirun -n P torch_module.py FILE SECONDS NxCxHxW,...      FILE "-": one process alone, the module only
+    mpirun -n P torch_module.py FILE SECONDS NxCxHxW,...      FILE "-": one process alone, the module beside PyTorch's local one
 """
 import json
 import os
@@ -53,7 +53,9 @@ def main():
         own = [max(1, shape[0] // ranks), *shape[1:]]
         x, dy = torch.empty(own).uniform_(-1.0, 1.0).requires_grad_(), torch.empty(own).uniform_(-1.0, 1.0)
         layers = {"module": SyncBatchNorm(shape[1])}
-        if not is_alone:
+        if is_alone:
+            layers["local"] = torch.nn.BatchNorm2d(shape[1])  # what a step of PyTorch's own costs whatever the layer is
+        else:
             layers["gloo"] = other.SyncBatchNorm(shape[1])
             layers["mpi"] = SyncBatchNorm(shape[1], process_group=MPI.COMM_WORLD)
         arguments = (timed_alone, lambda wanted: wanted) if is_alone else (other.timed, other.go_on)
