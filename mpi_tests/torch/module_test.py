@@ -208,6 +208,35 @@ class AsAModule(unittest.TestCase):
         self.assertEqual([m.training for m in net.modules()], flags)
         self.assertIsInstance(convert_sync_batchnorm(torch.nn.BatchNorm1d(2)), SyncBatchNorm)
 
+    def test_a_module_of_two_names_is_converted_under_both(self):
+        shared = torch.nn.BatchNorm1d(3)
+        net = convert_sync_batchnorm(torch.nn.Sequential(torch.nn.Linear(3, 3), shared, torch.nn.ReLU(), shared))
+        self.assertIsInstance(net[1], SyncBatchNorm)
+        self.assertIs(net[1], net[3])
+        revert_sync_batchnorm(net)
+        self.assertIs(net[1], net[3])
+        self.assertIs(type(net[1]), torch.nn.BatchNorm1d)
+
+    def test_hooks_and_attributes_are_kept(self):
+        calls = []
+        old = torch.nn.BatchNorm1d(3)
+        handle = old.register_forward_hook(lambda *_: calls.append("forward"))
+        old.register_full_backward_hook(lambda *_: calls.append("backward"))
+        old.note = "mine"
+        x = torch.randn(4, 3, requires_grad=True)
+        for change in (convert_sync_batchnorm, revert_sync_batchnorm):
+            old = change(old)
+            calls.clear()
+            old(part(x)).sum().backward()
+            self.assertEqual((calls, old.note), (["forward", "backward"], "mine"))
+        handle.remove()
+        old(part(x))
+        self.assertEqual(calls.count("forward"), 1)
+
+    def test_a_lazy_module_is_not_converted(self):
+        with self.assertRaisesRegex(ValueError, "'1' is a LazyBatchNorm1d that has not seen its features"):
+            convert_sync_batchnorm(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.LazyBatchNorm1d()))
+
     def test_process_groups(self):
         pairs = [dist.new_group([r for r in range(WORLD) if r // 2 == g]) for g in range((WORLD + 1) // 2)]
         module = SyncBatchNorm(1, process_group=pairs[RANK // 2])

@@ -44,6 +44,15 @@ def main():
         texts = set(WORLD.allgather(str(error).splitlines()[0]))
         assert len(texts) == 1 and "x has 2 channels, num_features is 3" in texts.pop()
 
+    # A freed communicator's number goes to the next one; a layer on the freed one is still alive.
+    all_of_them, alone = WORLD.Split(0), SyncBatchNorm(3, process_group=MPI.COMM_SELF)
+    number, first = all_of_them.py2f(), SyncBatchNorm(3, process_group=all_of_them)
+    first(X[MINE])
+    all_of_them.Free()
+    just_me = WORLD.Split(WORLD.rank)
+    assert just_me.py2f() == number, "MPI gave another number: this test tests nothing"
+    assert torch.equal(SyncBatchNorm(3, process_group=just_me)(X[MINE]), alone(X[MINE]))
+
 
 def everywhere(failed):
     return max(WORLD.allgather(failed))

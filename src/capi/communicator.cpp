@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "capi/handles.hpp"
@@ -17,6 +18,13 @@ using syncbn::capi::want;
 
 namespace {
 
+/// Open MPI's answer to a wrong number; where handles are numbers there is no telling.
+template <class Handle>
+bool names_nothing([[maybe_unused]] Handle comm) {
+  if constexpr (std::is_pointer_v<Handle>) return comm == nullptr;
+  return false;
+}
+
 /// MPI_Comm_f2c of a number that names nothing may crash, and before MPI_Init everything does.
 MPI_Comm communicator_of(std::int32_t fortran, const char* call) {
   int is_running = 0;
@@ -28,6 +36,9 @@ MPI_Comm communicator_of(std::int32_t fortran, const char* call) {
                    (has_ended != 0 ? "MPI_Finalize has been called" : "MPI_Init has not been called"));
   }
   MPI_Comm comm = MPI_Comm_f2c(static_cast<MPI_Fint>(fortran));
+  if (names_nothing(comm)) {
+    throw MpiError(std::string("[") + call + "] " + std::to_string(fortran) + " is the number of no communicator");
+  }
   if (comm == MPI_COMM_NULL) throw MpiError(std::string("[") + call + "] the communicator is MPI_COMM_NULL");
   return comm;
 }

@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: MIT
 #include "torch/handles.hpp"
 
+#include <utility>
+
 namespace syncbn_torch {
+
+namespace {
+
+/// Of the last all-gather of this thread, which the library can only say the number of.
+thread_local std::string gather_failure;
+
+}  // namespace
 
 void check(syncbn_status status) {
   if (status == SYNCBN_OK) return;
+  const std::string why = std::exchange(gather_failure, std::string());
   const bool is_argument =
       status == SYNCBN_ERROR_SHAPE || status == SYNCBN_ERROR_OPTION || status == SYNCBN_ERROR_ARGUMENT;
   TORCH_CHECK_VALUE(!is_argument, syncbn_last_error());
-  TORCH_CHECK(false, syncbn_last_error());
+  TORCH_CHECK(false, syncbn_last_error(), why.empty() ? "" : "; the process group says: ", why);
 }
 
 Group::Group() { check(syncbn_communicator_self(&communicator_)); }
@@ -46,7 +56,7 @@ int32_t Group::all_gather(void* self, const void* mine, size_t bytes, void* all)
     processes->allgather(outputs, input)->wait();
     return 0;
   } catch (const std::exception& error) {
-    TORCH_WARN("syncbn: the process group's all-gather failed: ", error.what());
+    gather_failure = error.what();
     return 1;
   }
 }

@@ -54,8 +54,8 @@ def _group_for(processes: Any) -> _Group:
             return _alone()
         processes = torch.distributed.distributed_c10d._get_default_group()
     if hasattr(processes, "py2f"):
-        key = ("mpi", processes.py2f())
-        make = lambda: _ops.group_of_mpi(key[1])
+        key = ("mpi", id(processes), processes.py2f())  # after Free() MPI gives the number to another communicator
+        make = lambda: _ops.group_of_mpi(processes.py2f())
     elif hasattr(processes, "allgather"):
         key = ("torch", id(processes))
         make = lambda: _group_of_processes(processes)
@@ -280,8 +280,10 @@ def _like(old: _BatchNorm, new: _BatchNorm) -> _BatchNorm:
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         new.register_buffer(name, getattr(old, name))
     new.training = old.training
-    if hasattr(old, "qconfig"):
-        new.qconfig = old.qconfig
+    own = ("_process_group", "_original_class", "_layers", "_passes", "name")
+    for name, value in old.__dict__.items():  # hooks, and what else somebody has put there
+        if "_hook" in name or (name not in new.__dict__ and name not in own):
+            new.__dict__[name] = value
     return new
 
 
@@ -296,7 +298,9 @@ def _replaced(module: torch.nn.Module, replace, done: dict) -> torch.nn.Module:
         if id(current) not in done:
             new = replace(current, name)
             done[id(current)] = new
-            for child_name, child in list(current.named_children()):
+            for child_name, child in list(current._modules.items()):  # named_children() leaves out a second name of a module
+                if child is None:
+                    continue
                 new_child = visit(child, f"{name}.{child_name}" if name else child_name)
                 if new_child is not child or new is not current:
                     new.add_module(child_name, new_child)
@@ -312,6 +316,8 @@ def convert_sync_batchnorm(module: torch.nn.Module, process_group: Any = None) -
     def replace(old: torch.nn.Module, name: str) -> torch.nn.Module:
         if not isinstance(old, _BatchNorm) or isinstance(old, SyncBatchNorm):
             return old
+        if old.num_features == 0:
+            raise ValueError(f"'{name}' is a {type(old).__name__} that has not seen its features: run a batch before converting it")
         new = _like(old, SyncBatchNorm(*_settings(old), process_group=process_group, device="meta"))
         new.name = name or type(old).__name__
         new._original_class = BatchNormNd if isinstance(old, torch.nn.SyncBatchNorm) else type(old)
