@@ -32,7 +32,7 @@ add_library(syncbn_mpi INTERFACE)
 target_link_libraries(syncbn_mpi INTERFACE MPI::MPI_C)
 # An object of each program: out of an archive it would come behind the sanitizer's own.
 if(SYNCBN_SANITIZE STREQUAL "address")
-  add_library(syncbn_keep_loaded OBJECT "${PROJECT_SOURCE_DIR}/scripts/sanitizers/keep_loaded.cpp")
+  add_library(syncbn_keep_loaded OBJECT "${PROJECT_SOURCE_DIR}/src/cli/keep_loaded.cpp")
   target_link_libraries(syncbn_keep_loaded PRIVATE syncbn_flags)
   target_sources(syncbn_mpi INTERFACE
     $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:syncbn_keep_loaded>>)
