@@ -223,7 +223,7 @@ class AsAModule(unittest.TestCase):
         handle = old.register_forward_hook(lambda *_: calls.append("forward"))
         old.register_full_backward_hook(lambda *_: calls.append("backward"))
         old.note = "mine"
-        x = torch.randn(4, 3, requires_grad=True)
+        x = torch.randn(12, 3, requires_grad=True)
         for change in (convert_sync_batchnorm, revert_sync_batchnorm):
             old = change(old)
             calls.clear()
