@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "torch/handles.hpp"
-
 #include <utility>
+
+#include "torch/handles.hpp"
 
 namespace syncbn_torch {
 
