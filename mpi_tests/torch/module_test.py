@@ -4,6 +4,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 import unittest
 
 import processes
@@ -346,6 +348,11 @@ class InTrainers(unittest.TestCase):
                 self.assertTrue(torch.equal(net.net.state_dict()[name], value), f"{name}, reentrant {reentrant}")
             self.assertEqual(net.net[1].num_batches_tracked.item(), 4)
 
+    def test_importing_leaves_the_compiler_alone(self):
+        program = "import sys, torch; before = set(sys.modules); import syncbn.torch; print('torch._dynamo' in set(sys.modules) - before)"
+        result = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True)
+        self.assertEqual((result.stdout, result.stderr), ("False\n", ""))
+
     def test_compile_does_not_break_it(self):
         if not hasattr(torch, "compile"):
             self.skipTest("PyTorch 1 compiles nothing")
@@ -353,6 +360,32 @@ class InTrainers(unittest.TestCase):
         x, _ = self.batch()
         compiled = torch.compile(copy.deepcopy(net), backend="eager")
         self.assertTrue(torch.equal(compiled(part(x)), net(part(x))))
+
+    def test_what_lies_around_it_is_compiled(self):
+        if not hasattr(torch, "compile"):
+            self.skipTest("PyTorch 1 compiles nothing")
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.convolution, self.norm, self.last = torch.nn.Conv2d(2, 4, 3), SyncBatchNorm(4), torch.nn.Conv2d(4, 4, 3)
+
+            def forward(self, x):
+                return self.last(torch.relu(self.norm(self.convolution(x)))) + 1
+
+        graphs = []
+
+        def keeps(graph, _):
+            graphs.append(graph.code)
+            return graph.forward
+
+        net = Net().double()
+        x, _ = self.batch()
+        compiled = torch.compile(copy.deepcopy(net), backend=keeps)
+        for _ in range(2):
+            self.assertTrue(torch.equal(compiled(part(x)), net(part(x))))
+        self.assertEqual(len(graphs), 2)  # in front of the normalization, and behind it
+        self.assertFalse([code for code in graphs if "syncbn" in code])
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def bits(name, *tensors):
 
 
 def _run(world: int, is_last: bool = False) -> dict:
-    """One run of the script in `world` processes: its bits, by name. Exits with 1 if a test fails, or if it hangs a second time: on
-    a machine with a load of ten gloo has done so. Then all say where they are."""
+    """One run of the script in `world` processes: its bits, by name. Exits with 1 if a test fails, or if it does not end a second
+    time: where a machine has ten things to do at once, importing PyTorch can take longer than that. Then all say where they are."""
     with tempfile.TemporaryDirectory() as folder:
         children = []
         for rank in range(world):

@@ -152,6 +152,16 @@ def _may_be_repeated() -> bool:
     return hooks is None or hooks(True) is not None
 
 
+def _outside_graphs(function: Any) -> Any:
+    """What torch.compiler.disable makes of it; by way of PyTorch's own decorator for its optimizers where there is one, which does
+    not import the compiler before it is at work: that takes as long as importing PyTorch."""
+    try:
+        from torch._compile import _disable_dynamo
+    except ImportError:
+        return torch.compiler.disable(function) if hasattr(torch, "compiler") else function
+    return _disable_dynamo(function)
+
+
 # ---- the module ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +239,7 @@ class SyncBatchNorm(_BatchNorm):
         return self._normalized(self._layer(is_double, True), _ops.cache.default(), x, _FROZEN)
 
     # A graph that is compiled breaks here. (The decorator costs 10 us a call, compiled or not.)
-    _forward_uncompiled = torch.compiler.disable(_forward) if hasattr(torch, "compiler") else _forward
+    _forward_uncompiled = _outside_graphs(_forward)
 
     def _forward_train(self, x: torch.Tensor, is_double: bool) -> torch.Tensor:
         earlier = self._earlier_pass(x) if _is_in_backward() else None
