@@ -138,8 +138,8 @@ inline std::string text_of(kernels::BlockShape shape) {
          std::to_string(shape.sample.positions) + (shape.sample.channels_last ? " channels-last" : " channels-first");
 }
 
-/// Sizes around vector widths (4, 8), lanes and strips (16).
-inline constexpr Index kChannelCounts[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33};
+/// Sizes around vector widths (4, 8), lanes and strips (16); 32 and 64 channels, whose sums stay in registers.
+inline constexpr Index kChannelCounts[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64};
 inline constexpr Index kPositionCounts[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 20, 31, 32, 33, 49, 64, 65, 100};
 
 template <class Body>

@@ -84,6 +84,37 @@ TYPED_TEST(TwinSums, GradientSums) {
   });
 }
 
+/// Some channels of rows that have more of them: the bits that they have where they are alone.
+TYPED_TEST(TwinSums, OfPartOfTheChannels) {
+  Random random(9);
+  const auto check = [&](const KernelTable& table) {
+    for_each_shape(1, [&](kernels::BlockShape shape) {
+      if (!shape.sample.is_row_major()) return;
+      const Index channels = shape.sample.channels;
+      const Index pitch = channels + 5;
+      Guarded<TypeParam> rows(pitch * shape.sample.positions);
+      Guarded<TypeParam> x(element_count(shape));
+      fill(rows, Kind::ordinary, random);
+      for (Index i = 0; i < x.count(); ++i) x[i] = rows[i / channels * pitch + 2 + i % channels];
+      kernels::SampleShape part = shape.sample;
+      part.pitch = pitch;
+      Planes wanted(channels);
+      Planes got(channels);
+      this->plain().plane_sums(x.data(), shape.sample, wanted.view());
+      table.plane_sums(rows.data() + 2, part, got.view());
+      ASSERT_TRUE(same_bits(got.numbers, wanted.numbers));
+      Guarded<double> mean(2 * channels);
+      fill(mean, Kind::ordinary, random);
+      const Mean mean_view{mean.data(), mean.data() + channels};
+      this->plain().gradient_sums(x.data(), x.data(), shape.sample, mean_view, wanted.view().d, wanted.view().dd);
+      table.gradient_sums(rows.data() + 2, rows.data() + 2, part, mean_view, got.view().d, got.view().dd);
+      ASSERT_TRUE(same_bits(got.numbers, wanted.numbers));
+    });
+  };
+  check(this->plain());
+  this->for_each_isa(check);
+}
+
 /// The gradient in front of a ReLU and its sums, in memory of its own, in place, and past the cache.
 TYPED_TEST(TwinSums, MaskedGradientSums) {
   Random random(7);

@@ -172,8 +172,26 @@ HWY_INLINE void sum_row_tile(const Rows& rows, Index begin, Index end, Index pit
   for (Index v = 0; v < kVectors; ++v) rows.finish(state[v], c + v * kWidth, access);
 }
 
+/// The sums of whole rows of so few channels stay in registers from the first row to the last: with a mean 24 of 32. Data is
+/// then read in the order of addresses, which the processor's own prefetcher follows: 32x64x112x112 takes 0.8 of the time that
+/// it takes in tiles, forward and backward.
+inline constexpr Index kRowVectorsInRegisters = kWidth == 8 ? 8 : 0;
+
+template <Index kVectors, class Rows>
+HWY_INLINE bool sum_rows_in_registers(SampleShape shape, const Rows& rows) {
+  if constexpr (kVectors > kRowVectorsInRegisters) {
+    return false;
+  } else {
+    if (shape.channels != kVectors * kWidth) return sum_rows_in_registers<2 * kVectors>(shape, rows);
+    if (shape.pitch_or_channels() != shape.channels) return false;
+    sum_row_tile<kVectors>(rows, 0, shape.positions, shape.channels, 0, Whole{});
+    return true;
+  }
+}
+
 template <class Rows>
 HWY_INLINE void sum_rows(SampleShape shape, const Rows& rows) {
+  if (sum_rows_in_registers<4>(shape, rows)) return;
   constexpr Index kTile = kSumVectors * kWidth;
   constexpr Index kAhead = Rows::kInputs == 1 ? 2 * kPrefetchBytes : kPrefetchBytes;
   const Index pitch = shape.pitch_or_channels();
