@@ -18,3 +18,4 @@ export LD_LIBRARY_PATH=$PWD/prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 "$SYNCBN_PYTHON" -c 'import torch; print("PyTorch", torch.__version__)'
 "$SYNCBN_PYTHON" -B "$SYNCBN_SOURCE_DIR/mpi_tests/torch/module_test.py"
 "$SYNCBN_PYTHON" -B "$SYNCBN_SOURCE_DIR/mpi_tests/torch/peers_test.py"
+"$SYNCBN_PYTHON" -B "$SYNCBN_SOURCE_DIR/mpi_tests/torch/group_test.py"

@@ -10,6 +10,7 @@
 #include <torch/torch.h>
 
 #include "syncbn/syncbn.h"
+#include "torch/shared_memory.hpp"
 
 namespace syncbn_torch {
 
@@ -19,10 +20,11 @@ void check(syncbn_status status);
 /// Processes that share their statistics.
 class Group : public torch::CustomClassHolder {
  public:
-  /// The processes of a torch.distributed group (gloo, mpi: whatever gathers CPU tensors), which Python must keep. Collective.
-  explicit Group(const c10::intrusive_ptr<c10d::ProcessGroup>& processes);
+  /// The processes of a torch.distributed group (gloo, mpi: whatever gathers CPU tensors), which Python must keep. Those of one
+  /// host exchange through shared memory, where `deadline` holds for a message; else the group's own does. Collective.
+  Group(const c10::intrusive_ptr<c10d::ProcessGroup>& processes, double deadline_seconds);
   /// Any processes, by an all-gather of theirs (a syncbn_all_gather and its context, which Python must keep). Collective.
-  Group(int64_t rank, int64_t size, int64_t all_gather, int64_t context);
+  Group(int64_t rank, int64_t size, int64_t all_gather, int64_t context, double deadline_seconds);
   /// An MPI communicator as a Fortran integer (mpi4py: comm.py2f()). Collective.
   explicit Group(int64_t fortran_communicator);
   /// This process alone.
@@ -32,12 +34,19 @@ class Group : public torch::CustomClassHolder {
   syncbn_communicator* get() const { return communicator_; }
   int64_t rank() const { return syncbn_communicator_rank(communicator_); }
   int64_t size() const { return syncbn_communicator_size(communicator_); }
+  /// Whether messages go through SharedMemory.
+  bool shares_memory() const { return shared_memory_ != nullptr; }
 
  private:
+  void open(int32_t rank, int32_t size, double deadline_seconds);
   static int32_t all_gather(void* self, const void* mine, size_t bytes, void* all);
+  void gather_by_processes(const void* mine, size_t bytes, void* all) const;
 
   /// Python owns it, and lets go of its lock when it destroys one: the group's threads may need the lock to end.
   c10::weak_intrusive_ptr<c10d::ProcessGroup> processes_{c10::intrusive_ptr<c10d::ProcessGroup>()};
+  SharedMemory::Gather gather_;  ///< A message of the processes.
+  std::unique_ptr<SharedMemory> shared_memory_;
+  std::chrono::duration<double> deadline_{};
   syncbn_communicator* communicator_ = nullptr;
 };
 

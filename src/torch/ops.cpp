@@ -12,11 +12,13 @@ c10::intrusive_ptr<Group> group_alone() { return c10::make_intrusive<Group>(); }
 c10::intrusive_ptr<Group> group_of_mpi(int64_t fortran_communicator) {
   return c10::make_intrusive<Group>(fortran_communicator);
 }
-c10::intrusive_ptr<Group> group_of_processes(const c10::intrusive_ptr<c10d::ProcessGroup>& processes) {
-  return c10::make_intrusive<Group>(processes);
+c10::intrusive_ptr<Group> group_of_processes(const c10::intrusive_ptr<c10d::ProcessGroup>& processes,
+                                             double deadline_seconds) {
+  return c10::make_intrusive<Group>(processes, deadline_seconds);
 }
-c10::intrusive_ptr<Group> group_of_callback(int64_t rank, int64_t size, int64_t all_gather, int64_t context) {
-  return c10::make_intrusive<Group>(rank, size, all_gather, context);
+c10::intrusive_ptr<Group> group_of_callback(int64_t rank, int64_t size, int64_t all_gather, int64_t context,
+                                            double deadline_seconds) {
+  return c10::make_intrusive<Group>(rank, size, all_gather, context, deadline_seconds);
 }
 
 at::Tensor layer(c10::intrusive_ptr<Group> group, int64_t num_features, double eps, c10::optional<double> momentum,
@@ -33,15 +35,20 @@ bool is_in_backward() { return torch::autograd::get_current_graph_task_nodes_in_
 }  // namespace
 
 TORCH_LIBRARY(syncbn, library) {
-  library.class_<Group>("Group").def("rank", &Group::rank).def("size", &Group::size);
+  library.class_<Group>("Group")
+      .def("rank", &Group::rank)
+      .def("size", &Group::size)
+      .def("shares_memory", &Group::shares_memory);
 
   library.def("group_alone() -> __torch__.torch.classes.syncbn.Group", &group_alone);
   library.def("group_of_mpi(int fortran_communicator) -> __torch__.torch.classes.syncbn.Group", &group_of_mpi);
   library.def(
-      "group_of_processes(__torch__.torch.classes.c10d.ProcessGroup processes) -> __torch__.torch.classes.syncbn.Group",
+      "group_of_processes(__torch__.torch.classes.c10d.ProcessGroup processes, float deadline_seconds) -> "
+      "__torch__.torch.classes.syncbn.Group",
       &group_of_processes);
   library.def(
-      "group_of_callback(int rank, int size, int all_gather, int context) -> __torch__.torch.classes.syncbn.Group",
+      "group_of_callback(int rank, int size, int all_gather, int context, float deadline_seconds) -> "
+      "__torch__.torch.classes.syncbn.Group",
       &group_of_callback);
   library.def(
       "layer(__torch__.torch.classes.syncbn.Group group, int num_features, float eps, float? momentum, bool affine, "

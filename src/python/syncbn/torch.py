@@ -72,10 +72,20 @@ _ALL_GATHER = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p,
 _callbacks: list = []  # for good: what autograd keeps of a layer may outlive all modules
 
 
+def _deadline_seconds(processes: Any) -> float:
+    """The process group's timeout, as far as PyTorch tells."""
+    try:
+        backend = processes._get_backend(torch.device("cpu")) if hasattr(processes, "_get_backend") else processes
+        return backend.options._timeout.total_seconds()
+    except (AttributeError, RuntimeError):
+        return torch.distributed.distributed_c10d.default_pg_timeout.total_seconds()
+
+
 def _group_of_processes(processes: Any) -> Any:
     """PyTorch 2 hands a process group to operators; before, they call back."""
+    deadline = _deadline_seconds(processes)
     if hasattr(processes, "boxed"):
-        return _ops.group_of_processes(processes.boxed())
+        return _ops.group_of_processes(processes.boxed(), deadline)
     rank, size, own = processes.rank(), processes.size(), weakref.ref(processes)
 
     def bytes_at(address: int, length: int) -> torch.Tensor:
@@ -92,7 +102,7 @@ def _group_of_processes(processes: Any) -> Any:
 
     callback = _ALL_GATHER(all_gather)
     _callbacks.append(callback)
-    return _ops.group_of_callback(rank, size, ctypes.cast(callback, ctypes.c_void_p).value, 0)
+    return _ops.group_of_callback(rank, size, ctypes.cast(callback, ctypes.c_void_p).value, 0, deadline)
 
 
 def _alone() -> _Group:
