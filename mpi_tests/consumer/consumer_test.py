@@ -106,6 +106,9 @@ class Consumer(unittest.TestCase):
         shown = re.compile(r"(typeinfo (name )?for |vtable for )?(syncbn::(BatchNorm|Communicator|DriftLog|DriftProbe|ReproducibleSum|TensorShape|"
                            r"\w*Error)(::|$)|syncbn::instruction_set|syncbn::(save|load)_safetensors|syncbn_\w+$)")
         self.assertEqual([n for n in names if not shown.match(n) or "::Impl" in n], [])
+        for kind in ("typeinfo", "typeinfo name", "vtable"):  # what programs need to make, to derive from and to catch
+            self.assertIn(f"{kind} for syncbn::DriftLog", names)
+            self.assertIn(f"{kind} for syncbn::ShapeError", names)
         declared = set(re.findall(r"\b(syncbn_\w+)\(", (PREFIX / "include/syncbn/syncbn.h").read_text()))
         self.assertEqual({n for n in names if n.startswith("syncbn_")}, declared - {"syncbn_all_gather"})
 

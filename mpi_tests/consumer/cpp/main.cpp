@@ -2,6 +2,7 @@
 // A C++ program that links the installed library: rank 0 prints the bits of y of a batch of six samples, however they are split.
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include <mpi.h>
@@ -21,6 +22,7 @@ int main(int argc, char** argv) {
     syncbn::BatchNormOptions options;
     options.num_features = kChannels;
     options.name = "consumer";
+    options.drift_probe = std::make_shared<syncbn::DriftLog>("/dev/null");
     syncbn::BatchNorm layer(options, syncbn::Communicator(MPI_COMM_WORLD));
 
     const int from = rank * kSamples / ranks;
