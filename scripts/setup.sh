@@ -6,7 +6,7 @@
 SYNCBN_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # What the library and the program need, and what the tests need besides (Debian names).
-SYNCBN_BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin
+SYNCBN_BUILD_PACKAGES=(g++ make cmake ninja-build pkg-config libopenmpi-dev openmpi-bin
   libeigen3-dev libhwy-dev libcli11-dev nlohmann-json3-dev zlib1g-dev)
 SYNCBN_TEST_PACKAGES=(libgtest-dev python3 python3-numpy
   iproute2 util-linux)  # several hosts on one machine, scripts/hosts
