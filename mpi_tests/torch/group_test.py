@@ -94,6 +94,16 @@ class Exchange(unittest.TestCase):
             module(torch.tensor([[float(step)], [float(step + RANK)]]))
             self.assertEqual(module.running_mean.item(), step + (WORLD - 1) / 4)
 
+    def test_a_fork_that_ends_breaks_nothing(self):
+        module = SyncBatchNorm(2, process_group=new_group())
+        run_step(module, 2)
+        child = os.fork()
+        if child == 0:
+            del module  # with its group: the library forgets groups that nobody uses
+            os._exit(0)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        run_step(module, 2)
+
     @unittest.skipIf(WORLD < 2, "nobody to wait for")
     def test_a_late_process_is_everyones_error(self):
         group = new_group(timeout=datetime.timedelta(seconds=3))

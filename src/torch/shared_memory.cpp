@@ -191,7 +191,10 @@ SharedMemory::SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping)
   for (int other = 0; other < size; ++other) watches_.push_back(std::make_unique<Watch>(place(other)));
 }
 
-SharedMemory::~SharedMemory() { break_up(); }
+/// Not in a fork (a DataLoader's worker), which takes no part.
+SharedMemory::~SharedMemory() {
+  if (place(rank_).process == static_cast<uint32_t>(getpid())) break_up();
+}
 
 SharedMemory::Place& SharedMemory::place(int rank) const { return mapping_->places()[rank]; }
 
