@@ -34,6 +34,11 @@ class CheckpointTest(DisturbedTest):
         self.assertEqual(self.records(self.out), whole[1])
         record = self.run_record()
         self.assertEqual(record["state"], "finished")
+        sessions = record["sessions"]
+        self.assertEqual(sessions[-1], {key: record[key] for key in ("started", "command_line", "ranks")}
+                         | {"first_step": sessions[-1]["first_step"]})
+        first_steps = [session["first_step"] for session in sessions]
+        self.assertTrue(first_steps[0] == 1 < first_steps[-1] and first_steps == sorted(first_steps), first_steps)
         epochs = [line["step_costs"] for line in self.lines() if line["kind"] == "epoch"]
         self.assertEqual(len(epochs), 3)  # of all processes together
         for name, cost in record["results"][0]["step_costs"].items():

@@ -82,11 +82,13 @@ TEST(PreciseStatistics, OfDeeperLayersAreThoseOfTheArm) {
   }
 }
 
+constexpr EvaluationOptions kAll{.compares_ranks = true, .is_precise = true, .in_train_mode = true};
+
 TEST(Evaluation, LeavesTrainingAsItIs) {
   for (const char* network : {"mlp", "resnet"}) {
     for (const char* arm : {"single", "sync", "local", "group:2"}) {
       const TrainingResult plain = run(arm, {}, network);
-      const TrainingResult evaluated = run(arm, {.compares_ranks = true, .is_precise = true}, network);
+      const TrainingResult evaluated = run(arm, kAll, network);
       EXPECT_EQ(plain.weights_hash, evaluated.weights_hash) << arm << ' ' << network;
       EXPECT_EQ(plain.step_losses, evaluated.step_losses) << arm << ' ' << network;
       for (std::size_t i = 0; i < plain.epochs.size(); ++i) {
@@ -96,18 +98,39 @@ TEST(Evaluation, LeavesTrainingAsItIs) {
   }
 }
 
+/// Where one batch has all images, training mode normalizes with their exact statistics: as evaluation with precise ones of
+/// the same images. Smaller batches give other answers, in sync the same on any number of ranks.
+TEST(Evaluation, InTrainingModeIsByTheBatchsOwnStatistics) {
+  const ArmRanks arm_ranks(Arm::parse("sync"), MPI_COMM_WORLD);
+  const Network<float> network = make_network_of(arm_ranks);
+  const LabelledImages& images = data().test;
+  PreciseStatistics second("mlp", images, arm_ranks);
+  std::vector<Index> order(static_cast<std::size_t>(images.count));
+  std::iota(order.begin(), order.end(), Index{0});
+  const double exact = test_accuracy(second.recalculate(network, order, images.count), images, arm_ranks);
+  EXPECT_EQ(second.accuracy_in_train_mode(network, images, images.count), exact);
+  const double pairs = second.accuracy_in_train_mode(network, images, 2);
+  EXPECT_NE(pairs, exact);
+  EXPECT_GT(pairs, 0);
+  EXPECT_EQ(second.accuracy_in_train_mode(network, images, 2), pairs) << "asked again";
+}
+
 // Ranks that wait for one that evaluates alone have a deadline, which must not end it.
 TEST(Evaluation, SaysEveryFewImagesThatItIsAtWork) {
   for (const bool is_precise : {false, true}) {
-    Index told = 0;
-    Observer observer;
-    observer.on_work = [&] { ++told; };
-    run("single", {.compares_ranks = false, .is_precise = is_precise}, "mlp", observer);
-    constexpr Index kSteps = 4 * 9;                 // of 22 of 200 samples
-    constexpr Index kBlocks = 2;                    // of 70 test images
-    constexpr Index kPrecise = 3 * (10 + kBlocks);  // the last epochs
-    const Index wanted = kSteps + 4 * kBlocks + (is_precise ? kPrecise : 0);
-    EXPECT_EQ(told, rank_of(MPI_COMM_WORLD) == 0 ? wanted : 0);
+    for (const bool in_train_mode : {false, true}) {
+      Index told = 0;
+      Observer observer;
+      observer.on_work = [&] { ++told; };
+      run("single", {.compares_ranks = false, .is_precise = is_precise, .in_train_mode = in_train_mode}, "mlp",
+          observer);
+      constexpr Index kSteps = 4 * 9;                 // of 22 of 200 samples
+      constexpr Index kBlocks = 2;                    // of 70 test images
+      constexpr Index kPrecise = 3 * (10 + kBlocks);  // the last epochs
+      constexpr Index kTrainMode = 3 * 4;             // batches of 22 of 70 test images
+      const Index wanted = kSteps + 4 * kBlocks + (is_precise ? kPrecise : 0) + (in_train_mode ? kTrainMode : 0);
+      EXPECT_EQ(told, rank_of(MPI_COMM_WORLD) == 0 ? wanted : 0);
+    }
   }
 }
 
@@ -115,11 +138,14 @@ TEST(Evaluation, IsOfTheLastEpochsAndOfWhatIsWanted) {
   const TrainingResult nothing = run("local", {});
   EXPECT_TRUE(std::isnan(nothing.epochs[3].others.precise));
   EXPECT_TRUE(std::isnan(nothing.epochs[3].others.worst_rank));
-  const TrainingResult all = run("local", {.compares_ranks = true, .is_precise = true});
+  EXPECT_TRUE(std::isnan(nothing.epochs[3].others.train_mode));
+  const TrainingResult all = run("local", kAll);
   EXPECT_TRUE(std::isnan(all.epochs[0].others.precise));
+  EXPECT_TRUE(std::isnan(all.epochs[0].others.train_mode));
   for (std::size_t i = 1; i < 4; ++i) {
     const OtherAccuracies& others = all.epochs[i].others;
     EXPECT_GE(others.precise, 0);
+    EXPECT_GE(others.train_mode, 0);
     EXPECT_EQ(std::isnan(others.mean_statistics), ranks() == 1);
     if (ranks() == 1) continue;
     EXPECT_GE(others.mean_statistics, 0);
@@ -147,9 +173,10 @@ TEST(Evaluation, PassesOverRanksThatNeverHadASample) {
 }
 
 TEST(Evaluation, OfSyncIsThatOfSingle) {
-  const TrainingResult single = run("single", {.compares_ranks = true, .is_precise = true});
-  const TrainingResult sync = run("sync", {.compares_ranks = true, .is_precise = true});
+  const TrainingResult single = run("single", kAll);
+  const TrainingResult sync = run("sync", kAll);
   EXPECT_EQ(single.epochs[3].others.precise, sync.epochs[3].others.precise);
+  EXPECT_EQ(single.epochs[3].others.train_mode, sync.epochs[3].others.train_mode);
   EXPECT_TRUE(std::isnan(sync.epochs[3].others.mean_statistics)) << "all ranks have the same";
 }
 

@@ -55,6 +55,7 @@ namespace {
 
 constexpr Index kUnitSize = 2500;  // not whole lines, and more than one block
 constexpr Index kRankSize = 37;
+constexpr Index kNoteSize = 6;
 
 /// Number `index` of contribution `owner`: huge and opposite, small, subnormal, of any exponent.
 float hostile(Index owner, Index index) {
@@ -83,7 +84,7 @@ void fill(GradientSum& sums) {
     sums.set_loss(unit, hostile_loss(unit));
   }
   for (Index i = 0; i < kRankSize; ++i) sums.rank()[i] = hostile(rank_of(MPI_COMM_WORLD), i);
-  sums.set_flag(false);
+  sums.set_flag(0, false);
 }
 
 /// value(0) + value(1) + ... in double.
@@ -96,7 +97,7 @@ double in_order(Index count, const std::function<double(Index)>& value) {
 bool is_same(double a, double b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
 
 TEST(GradientSum, AddsUnitsInTheirOrderOnAnyNumberOfRanks) {
-  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize);
+  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize, kNoteSize);
   fill(sums);
   sums.all_gather();
   Index order_matters = 0;
@@ -114,7 +115,7 @@ TEST(GradientSum, AddsUnitsInTheirOrderOnAnyNumberOfRanks) {
 }
 
 TEST(GradientSum, AddsRanksInTheirOrder) {
-  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize);
+  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize, kNoteSize);
   fill(sums);
   sums.all_gather();
   for (Index i = 0; i < kRankSize; ++i) {
@@ -124,19 +125,36 @@ TEST(GradientSum, AddsRanksInTheirOrder) {
 }
 
 TEST(GradientSum, ShowsAFlagOfAnyRankToAll) {
-  GradientSum sums(MPI_COMM_WORLD, 1, 0);
-  for (int flagged = 0; flagged < size_of(MPI_COMM_WORLD); ++flagged) {
-    sums.set_flag(rank_of(MPI_COMM_WORLD) == flagged);
+  GradientSum sums(MPI_COMM_WORLD, 1, 0, 0);
+  for (const int flag : {0, 1, 63}) {
+    for (int flagged = 0; flagged < size_of(MPI_COMM_WORLD); ++flagged) {
+      sums.set_flag(flag, rank_of(MPI_COMM_WORLD) == flagged);
+      sums.all_gather();
+      for (const int other : {0, 1, 63}) EXPECT_EQ(sums.is_flag_set(other), other == flag) << "rank " << flagged;
+    }
+    sums.set_flag(flag, false);
     sums.all_gather();
-    EXPECT_TRUE(sums.is_any_flag_set()) << "rank " << flagged;
+    EXPECT_FALSE(sums.is_flag_set(flag));
   }
-  sums.set_flag(false);
+}
+
+TEST(GradientSum, CarriesNotesOfAllRanks) {
+  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize, kNoteSize);
+  const auto note = [](Index rank, Index i) { return static_cast<float>(100 * rank + i); };
+  for (Index i = 0; i < kNoteSize; ++i) sums.notes()[i] = note(rank_of(MPI_COMM_WORLD), i);
+  fill(sums);
+  sums.set_flag(0, true);
   sums.all_gather();
-  EXPECT_FALSE(sums.is_any_flag_set());
+  for (Index rank = 0; rank < size_of(MPI_COMM_WORLD); ++rank) {
+    for (Index i = 0; i < kNoteSize; ++i) EXPECT_EQ(sums.notes_of(rank)[i], note(rank, i)) << "rank " << rank;
+  }
+  for (Index i = 0; i < kRankSize; ++i) {
+    EXPECT_TRUE(is_same(sums.rank_sum(i), in_order(size_of(MPI_COMM_WORLD), [i](Index r) { return hostile(r, i); })));
+  }
 }
 
 TEST(GradientSum, WorksWithoutNumbers) {
-  GradientSum sums(MPI_COMM_WORLD, 0, 0);
+  GradientSum sums(MPI_COMM_WORLD, 0, 0, 0);
   const SampleRange mine = my_units();
   for (Index unit = mine.first; unit < mine.first + mine.count; ++unit) sums.set_loss(unit, 0.5);
   sums.all_gather();
@@ -145,7 +163,7 @@ TEST(GradientSum, WorksWithoutNumbers) {
 
 TEST(GradientSum, SendsOneMessageAndAllocatesNothing) {
   using syncbn::testing::CollectiveCounter;
-  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize);
+  GradientSum sums(MPI_COMM_WORLD, kUnitSize, kRankSize, kNoteSize);
   fill(sums);
   sums.all_gather();
   CollectiveCounter::reset();
@@ -157,9 +175,9 @@ TEST(GradientSum, SendsOneMessageAndAllocatesNothing) {
 }
 
 TEST(GradientSum, RefusesMoreThanAMessageCanHaveWithoutAllocatingIt) {
-  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, Index{1} << 33, 0), UsageError);
-  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, 0, Index{1} << 40), UsageError);
-  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, std::numeric_limits<Index>::max() / 2, 0), UsageError);
+  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, Index{1} << 33, 0, 0), UsageError);
+  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, 0, Index{1} << 40, 0), UsageError);
+  EXPECT_THROW(GradientSum(MPI_COMM_WORLD, std::numeric_limits<Index>::max() / 2, 0, 0), UsageError);
 }
 
 }  // namespace

@@ -129,7 +129,9 @@ class RanksTest(DisturbedTest):
             self.assertEqual(process.returncode, 0, stderr)
             self.assertRegex(stdout, r"(?m)^This run has not finished, or was cut off: 0 of 2 trainings are complete; "
                                      r"sync with seed 1 came to epoch \d+ of 100000\.$")
-            self.assertEqual(json.loads((self.out / "run.json").read_text())["state"], "running")
+            record = json.loads((self.out / "run.json").read_text())
+            self.assertEqual((record["state"], record["results"]), ("stopped", []))
+            self.assertRegex(record["ended"], r"^2\d{3}-.*Z$")
             self.assertIn("nothing to compare yet", self.assert_report_remakes_the_page())
 
     def test_a_folder_of_a_run_that_was_killed(self):

@@ -149,7 +149,7 @@ TEST(ReportOnRanks, HasAColumnAndAllPoints) {
         "<th scope=\"row\">single</th><td>1</td>",
         "Sync minus single = 0 on 1, 2 and 8 ranks, in every weight and loss.", "<code>hash-sync8</code>",
         "<code>hash-single1</code>", "id=\"curve16r8", "id=\"drift16r2", "Drift by layer and step, 8 ranks",
-        "Sync, rank 0 of 8, seed 1", "sync, 8 ranks, n = 2, rest: 1.000 ms", "single, 1 rank, n = 16, rest: 1.000 ms",
+        "Sync, 8 ranks, seed 1", "sync, 8 ranks, n = 2, rest: 1.000 ms", "single, 1 rank, n = 16, rest: 1.000 ms",
         "local, 2 samples per process, 8 ranks: 50.0 %", "local, 8 samples per process, 2 ranks: 20.0 %",
         "single, global batch 16: 20.0 %", "<dd>1, 2, 8 of 8</dd>", "samples per process, n (logarithmic)",
         "<td>800 bytes</td>"}) {

@@ -35,6 +35,7 @@ struct Arguments : TrainingArguments {
     training.epochs = 8;
     training.batch = 16;
     training.evaluation.compares_ranks = true;
+    training.evaluation.in_train_mode = true;
     out = "syncbn-compare";
   }
   std::string arms = "single,sync,local";
@@ -317,8 +318,7 @@ int run_compare(const Arguments& arguments, const std::string& command_line, MPI
                                                       [&signals] { return signals.has_come(); });
   progress.end();
 
-  // A comparison that was stopped stays one that has not finished.
-  const std::string run_json = comparison.stopped ? train::run_json(run) : train::run_json(run, comparison);
+  const std::string run_json = train::run_json(run, comparison);
   folder.write("summary.csv", train::summary_csv(comparison));
   folder.write("run.json", run_json);
   train::on_first_rank(comm, [&] { report(run, comparison, run_json, folder, arguments); });

@@ -134,13 +134,16 @@ int run_train(const Arguments& arguments, const std::string& command_line, MPI_C
   train::check_options(training, data);
   const std::string unreached = train::unreached_milestones(training);
   if (!unreached.empty() && rank_of(comm) == 0) std::fprintf(stderr, "syncbn train: %s\n", unreached.c_str());
-  const train::RunDescription run =
+  train::RunDescription run =
       train::describe_run("train", command_line, data, {training, {arm}, {training.batch}, {training.seed}}, comm);
-  TrainRecords records(arguments.out, arguments.json, run, comm);
-
   const train::FolderPlan plan = plan_out(arguments, run, comm);
   std::optional<train::Checkpoint> start;
-  if (plan.has_checkpoint) start = load_start(arguments, training, arm, data, comm);
+  if (plan.has_checkpoint) {
+    start = load_start(arguments, training, arm, data, comm);
+    run.first_step = static_cast<Index>(start->step_losses.size()) + 1;
+    if (rank_of(comm) == 0) run.earlier = train::sessions_in(std::filesystem::path(arguments.out) / "run.json");
+  }
+  TrainRecords records(arguments.out, arguments.json, run, comm);
   records.begin();
   if (start) take_up_metrics(arguments, *start, comm);
   train::RunFolder folder(arguments.out, comm, plan.earlier);

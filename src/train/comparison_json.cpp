@@ -33,6 +33,7 @@ Json epoch_json(const RecordedEpoch& epoch) {
   add("best_rank_error", epoch.best_rank_error);
   add("worst_rank_error", epoch.worst_rank_error);
   add("precise_bn_error", epoch.precise_error);
+  add("train_mode_error", epoch.train_mode_error);
   add_costs(epoch.costs, json);
   return json;
 }
@@ -73,6 +74,7 @@ Json figures_json(const ArmFigures& figures) {
   add("best_rank_error", figures.best_rank_error);
   add("worst_rank_error", figures.worst_rank_error);
   add("precise_bn_error", figures.precise_error);
+  add("train_mode_error", figures.train_mode_error);
   add_costs(figures.costs, json);
   return json;
 }

@@ -1,9 +1,29 @@
 // SPDX-License-Identifier: MIT
 #include "drift_sampler.hpp"
 
-#include <utility>
+#include <cmath>
+#include <limits>
 
 namespace syncbn::train {
+
+namespace {
+
+/// Root mean square of the numbers that are some; NaN if none is.
+class MeanSquare {
+ public:
+  void add(double value) {
+    if (std::isnan(value)) return;
+    sum_ += value * value;
+    ++count_;
+  }
+  double root() const { return count_ > 0 ? std::sqrt(sum_ / count_) : std::numeric_limits<double>::quiet_NaN(); }
+
+ private:
+  double sum_ = 0;
+  int count_ = 0;
+};
+
+}  // namespace
 
 void DriftSampler::set_layers(Index layers, Index channels) {
   constexpr double kPerChannel = 0.1e-6;
@@ -13,25 +33,47 @@ void DriftSampler::set_layers(Index layers, Index channels) {
   can_take_ = layers > 0;
 }
 
-void DriftSampler::begin_step(Index step) {
-  const double next_seconds = taken_ > 0 ? spent_seconds_ / static_cast<double>(taken_) : first_seconds_;
-  is_taking_ = can_take_ && step >= next_step_ && spent_seconds_ + next_seconds <= kMostOfTime * step_seconds_;
-  if (!is_taking_) return;
+bool DriftSampler::wants_step(Index step) {
+  const double each = done_ > 0 ? spent_seconds_ / static_cast<double>(done_) : first_seconds_;
+  const double seconds = spent_seconds_ + each * static_cast<double>(taken_ - done_ + 1);
+  if (!can_take_ || step < next_step_ || seconds > kMostOfTime * step_seconds_) return false;
   next_step_ = step + stride_;
   ++taken_;
+  return true;
 }
 
-std::vector<LayerDrift> DriftSampler::end_step(double seconds) {
-  step_seconds_ += seconds;
-  return std::exchange(layers_, {});
+void DriftSampler::begin_step(bool is_taken, float* notes) {
+  is_taking_ = is_taken;
+  notes_ = notes;
+  if (is_taken) layers_.clear();
+}
+
+std::vector<LayerDrift> DriftSampler::over_ranks(Index ranks,
+                                                 const std::function<const float*(Index rank)>& notes_of) const {
+  std::vector<LayerDrift> drifts;
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
+    MeanSquare mean;
+    MeanSquare var;
+    for (Index rank = 0; rank < ranks; ++rank) {
+      const float* notes = notes_of(rank) + layer * kNotesPerLayer;
+      mean.add(notes[0]);
+      var.add(notes[1]);
+    }
+    drifts.push_back({layers_[layer], mean.root(), var.root()});
+  }
+  return drifts;
 }
 
 void DriftSampler::spend(double seconds) {
-  if (is_taking_) spent_seconds_ += seconds;
+  if (!is_taking_) return;
+  spent_seconds_ += seconds;
+  ++done_;
 }
 
 void DriftSampler::record(const DriftRecord& record) {
-  layers_.push_back({std::string(record.layer), record.mean_drift});
+  *notes_++ = static_cast<float>(record.mean_drift);
+  *notes_++ = static_cast<float>(record.var_drift);
+  layers_.emplace_back(record.layer);
   spent_seconds_ += record.probe_seconds;
 }
 

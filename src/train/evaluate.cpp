@@ -75,10 +75,17 @@ OtherAccuracies Evaluator::operator()(Network<float>& network, const std::vector
   OtherAccuracies accuracies;
   if (options_.compares_ranks && !ranks_.share_statistics()) compare_ranks(network, accuracies);
   if (options_.is_precise) {
-    if (!precise_) precise_.emplace(name_, data_.train, ranks_);
-    accuracies.precise = test_accuracy(precise_->recalculate(network, order, batch), data_.test, ranks_);
+    accuracies.precise = test_accuracy(second_network().recalculate(network, order, batch), data_.test, ranks_);
+  }
+  if (options_.in_train_mode) {
+    accuracies.train_mode = second_network().accuracy_in_train_mode(network, data_.test, batch);
   }
   return accuracies;
+}
+
+PreciseStatistics& Evaluator::second_network() {
+  if (!precise_) precise_.emplace(name_, data_.train, ranks_);
+  return *precise_;
 }
 
 void Evaluator::compare_ranks(Network<float>& network, OtherAccuracies& accuracies) const {

@@ -21,6 +21,7 @@ double test_accuracy(Network<float>& network, const LabelledImages& images, cons
 struct EvaluationOptions {
   bool compares_ranks = false;  ///< Where ranks do not share statistics. Each evaluates all test images by itself.
   bool is_precise = false;      ///< A forward pass over the training data.
+  bool in_train_mode = false;   ///< A forward pass over the test images.
 };
 
 /// Evaluates networks of one training; they stay as they are, running statistics included.
@@ -41,6 +42,8 @@ class Evaluator {
   const DataSet& data_;
   const ArmRanks& ranks_;
   EvaluationOptions options_;
+  PreciseStatistics& second_network();
+
   std::optional<PreciseStatistics> precise_;  ///< Made when first needed.
 };
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr Index kLineFloats = kAlignment / sizeof(float);
 
-/// Lines of `count` floats and one more number, a double or a flag, in the last 8 bytes.
+/// Lines of `count` floats and one more number, a double or flags, in the last 8 bytes.
 Index lines_of(Index count) { return (count + 2 + kLineFloats - 1) / kLineFloats; }
 
 /// The last 8 bytes of `lines` lines.
@@ -61,12 +61,12 @@ void add_in_order(Buffer<double>& sums, Index count, const Part& part) {
 
 }  // namespace
 
-GradientSum::GradientSum(MPI_Comm comm, Index unit_size, Index rank_size)
+GradientSum::GradientSum(MPI_Comm comm, Index unit_size, Index rank_size, Index note_size)
     : comm_(comm),
       rank_(rank_of(comm)),
       rank_count_(size_of(comm)),
       unit_lines_(lines_of(unit_size)),
-      rank_lines_(lines_of(rank_size)),
+      rank_lines_(lines_of(rank_size + note_size)),
       owners_(static_cast<std::size_t>(kUnitCount)) {
   constexpr Index kMaxLines = std::numeric_limits<int>::max();
   const Index lines = kUnitCount * unit_lines_ + rank_count_ * rank_lines_;
@@ -100,7 +100,11 @@ float* GradientSum::unit_at(Index unit) noexcept {
 
 void GradientSum::set_loss(Index unit, double loss) noexcept { set_tail(unit_at(unit), unit_lines_, loss); }
 
-void GradientSum::set_flag(bool is_set) noexcept { set_tail(rank(), rank_lines_, std::uint64_t{is_set}); }
+void GradientSum::set_flag(int flag, bool is_set) noexcept {
+  const std::uint64_t bit = std::uint64_t{1} << flag;
+  const auto flags = tail<std::uint64_t>(rank(), rank_lines_);
+  set_tail(rank(), rank_lines_, is_set ? flags | bit : flags & ~bit);
+}
 
 void GradientSum::all_gather() {
   if (rank_count_ > 1) {
@@ -120,9 +124,9 @@ double GradientSum::loss_sum() const noexcept {
   return sum;
 }
 
-bool GradientSum::is_any_flag_set() const noexcept {
+bool GradientSum::is_flag_set(int flag) const noexcept {
   for (Index rank = 0; rank < rank_count_; ++rank) {
-    if (tail<std::uint64_t>(rank_at(rank), rank_lines_) != 0) return true;
+    if ((tail<std::uint64_t>(rank_at(rank), rank_lines_) >> flag & 1) != 0) return true;
   }
   return false;
 }

@@ -2,8 +2,11 @@
 #include "precise_statistics.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "collectives.hpp"
+#include "loss.hpp"
+#include "random.hpp"
 
 namespace syncbn::train {
 
@@ -90,17 +93,43 @@ Network<float>& PreciseStatistics::recalculate(const Network<float>& trained, co
   return network_;
 }
 
-void PreciseStatistics::pass_over(const Index* samples, Index count) {
-  ranks_.still_here();
-  const Shard shard = shard_of_rank(count, ranks_.rank(), ranks_.size());
-  x_.resize(shard.samples.count, images_.shape);
-  for (Index n = 0; n < shard.samples.count; ++n) {
-    copy_image(images_, samples[shard.samples.first + n], x_.sample(n));
+double PreciseStatistics::accuracy_in_train_mode(const Network<float>& trained, const LabelledImages& images,
+                                                 Index batch) {
+  constexpr std::uint64_t kTestStream = 0x54455354;  // the same batches in all epochs, arms and seeds
+  copy_parameters(trained, network_);
+  std::vector<Index> order(static_cast<std::size_t>(images.count));
+  std::iota(order.begin(), order.end(), Index{0});
+  shuffle(order, CounterRandom(0, kTestStream));
+  std::vector<std::uint8_t> labels;
+  std::int64_t correct = 0;
+  for (Index first = 0; first < images.count; first += batch) {
+    const Index* samples = order.data() + first;
+    const Tensor<float>& logits = forward(images, samples, std::min(batch, images.count - first));
+    labels.clear();
+    for (Index n = 0; n < shard_.samples.count; ++n) {
+      labels.push_back(images.labels[static_cast<std::size_t>(samples[shard_.samples.first + n])]);
+    }
+    correct += count_correct(logits, labels.data());
   }
-  network_.root->forward(x_, {Mode::train, shard.units});
+  all_reduce_sum(ranks_.trainers(), &correct, 1);
+  return static_cast<double>(correct) / static_cast<double>(images.count);
+}
+
+const Tensor<float>& PreciseStatistics::forward(const LabelledImages& images, const Index* samples, Index count) {
+  ranks_.still_here();
+  shard_ = shard_of_rank(count, ranks_.rank(), ranks_.size());
+  x_.resize(shard_.samples.count, images.shape);
+  for (Index n = 0; n < shard_.samples.count; ++n) {
+    copy_image(images, samples[shard_.samples.first + n], x_.sample(n));
+  }
+  return network_.root->forward(x_, {Mode::train, shard_.units});
+}
+
+void PreciseStatistics::pass_over(const Index* samples, Index count) {
+  forward(images_, samples, count);
   // Ranks that share statistics all have those of the whole batch; the others weigh theirs by their own samples, so that
   // the ranks of a group add up to its samples.
-  const Index weight = ranks_.share_statistics() ? count : shard.samples.count;
+  const Index weight = ranks_.share_statistics() ? count : shard_.samples.count;
   if (weight == 0) return;
   for (std::size_t i = 0; i < moments_.size(); ++i) {
     moments_[i].add(static_cast<double>(weight), *network_.trainables.norms[i]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The statistics that the training data really have, layer by layer, in place of running averages.
+// The statistics that the data really have, layer by layer, in place of running averages.
 #pragma once
 
 #include <vector>
@@ -29,6 +29,12 @@ class PreciseStatistics {
   /// where ranks do not share statistics. With sync the same bits for every number of ranks.
   Network<float>& recalculate(const Network<float>& trained, const std::vector<Index>& order, Index batch);
 
+  /// Fraction of `images`, of the same shape, that the network with parameters of `trained` recognizes in training mode:
+  /// shuffled, and cut into global batches that are normalized by their own statistics as in training.
+  ///
+  /// Collective over the trainers: batch norm's messages of each batch's forward pass, and a sum of one integer.
+  double accuracy_in_train_mode(const Network<float>& trained, const LabelledImages& images, Index batch);
+
  private:
   /// Mean and variance of what one layer saw so far, weighted by samples: Chan, Golub & LeVeque 1983.
   struct Moments {
@@ -40,6 +46,8 @@ class PreciseStatistics {
     void merge_over(MPI_Comm comm);
   };
 
+  /// The logits of this rank's samples of a batch, and their share of it in shard_.
+  const Tensor<float>& forward(const LabelledImages& images, const Index* samples, Index count);
   void pass_over(const Index* samples, Index count);
 
   const LabelledImages& images_;
@@ -47,6 +55,7 @@ class PreciseStatistics {
   Network<float> network_;
   std::vector<Moments> moments_;  ///< By layer.
   Tensor<float> x_;
+  Shard shard_;
 };
 
 }  // namespace syncbn::train

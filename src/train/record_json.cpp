@@ -69,6 +69,13 @@ Json places_json(const RankPlaces& places) {
   return {{"hosts", hosts}, {"binding", binding}};
 }
 
+Json session_json(const RunSession& session) {
+  return {{"started", session.started},
+          {"command_line", session.command_line},
+          {"ranks", session.ranks},
+          {"first_step", session.first_step}};
+}
+
 Json costs_json(const StepCosts& costs) {
   return {{"statistics_seconds", costs.statistics_seconds},
           {"message_seconds", costs.message_seconds},
@@ -110,23 +117,29 @@ Json description_json(const RunDescription& run, const char* state) {
     }
   }
   const Json places = places_json(run.places);
-  return {{"format", 1},
-          {"state", state},
-          {"command", run.command},
-          {"command_line", run.command_line},
-          {"started", run.started},
-          {"arguments", arguments_json(run)},
-          {"data",
-           {{"name", run.data},
-            {"train_count", run.train_count},
-            {"test_count", run.test_count},
-            {"height", run.image.height},
-            {"width", run.image.width}}},
-          {"ranks", run.ranks},
-          {"shares", shares},
-          {"hosts", places["hosts"]},
-          {"binding", places["binding"]},
-          {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}}};
+  Json json{{"format", 1},
+            {"state", state},
+            {"command", run.command},
+            {"command_line", run.command_line},
+            {"started", run.started},
+            {"arguments", arguments_json(run)},
+            {"data",
+             {{"name", run.data},
+              {"train_count", run.train_count},
+              {"test_count", run.test_count},
+              {"height", run.image.height},
+              {"width", run.image.width}}},
+            {"ranks", run.ranks},
+            {"shares", shares},
+            {"hosts", places["hosts"]},
+            {"binding", places["binding"]},
+            {"versions", {{"syncbn", SYNCBN_VERSION}, {"mpi", mpi_library()}, {"compiler", __VERSION__}}}};
+  if (run.command == "train") {
+    json["sessions"] = Json::array();
+    for (const RunSession& session : run.earlier) json["sessions"].push_back(session_json(session));
+    json["sessions"].push_back(session_json({run.started, run.command_line, run.ranks, run.first_step}));
+  }
+  return json;
 }
 
 void add_accuracies(const OtherAccuracies& others, Json& json) {
@@ -137,6 +150,7 @@ void add_accuracies(const OtherAccuracies& others, Json& json) {
   add("worst_rank_accuracy", others.worst_rank);
   add("best_rank_accuracy", others.best_rank);
   add("precise_bn_accuracy", others.precise);
+  add("train_mode_accuracy", others.train_mode);
 }
 
 void add_costs(const StepCosts& costs, Json& json) {

@@ -20,6 +20,7 @@ struct OtherAccuracies {
   double worst_rank = kNone;       ///< Each rank with its own: the smallest over the ranks,
   double best_rank = kNone;        ///< and the largest.
   double precise = kNone;          ///< Those of one pass over the training data: PreciseStatistics.
+  double train_mode = kNone;  ///< Each batch of test images by its own. Wanted by `compare` alone; not in checkpoints.
 };
 
 /// What a step costs rank 0, as the mean over an epoch's steps (where a training went on in the middle of an epoch, those that
@@ -38,10 +39,12 @@ struct StepCosts {
   double seconds() const { return statistics_seconds + message_seconds + element_seconds + rest_seconds; }
 };
 
-/// One layer in one step.
+/// One layer in one step: DriftRecord's numbers, root mean square over the ranks that have samples. NaN if there are none, or
+/// it cannot be said.
 struct LayerDrift {
   std::string layer;
-  double mean_drift = 0;  ///< DriftRecord's, of rank 0; NaN if it cannot be said.
+  double mean_drift = 0;
+  double var_drift = 0;
 };
 
 struct StepRecord {

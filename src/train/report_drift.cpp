@@ -72,8 +72,8 @@ std::string map_of(const RunRecord& run, const RecordedTraining& training, const
   map.title = "Drift by layer and step";
   if (run.batches.size() > 1) map.title += ", global batch " + std::to_string(training.id.batch);
   map.title += ranks_suffix(run, training.id.ranks);
-  map.description = "Sync, rank 0" + (run.rank_counts.size() > 1 ? " of " + std::to_string(training.id.ranks) : "") +
-                    ", seed " + std::to_string(training.id.seed) + "; the first layer is on top.";
+  map.description = "Sync, " + counted(training.id.ranks, "rank") + ", seed " + std::to_string(training.id.seed) +
+                    "; the first layer is on top.";
   map.x_label = "step";
   for (const RecordedDrift& step : steps) map.columns.push_back(static_cast<double>(step.step));
   for (const LayerHistory& history : histories) {
@@ -125,9 +125,10 @@ std::string drift_of(const RunRecord& run) {
   return tag("section",
              tag("h2", "How far local statistics would have been off") +
                  tag("p",
-                     "How far local batch norm would have shifted each layer's output on rank 0, in standard "
-                     "deviations: the distance of its own samples' mean from the whole batch's, root mean square over "
-                     "the layer's channels. Under 0.05 local batch norm would have done nearly the same; at 1 outputs "
+                     "How far local batch norm would have shifted each layer's output, in standard "
+                     "deviations: the distance of a rank's own samples' mean from the whole batch's, root mean square "
+                     "over the ranks and the layer's channels. Under 0.05 local batch norm would have done nearly the "
+                     "same; at 1 outputs "
                      "would have "
                      "lain a whole standard deviation from where they belong.") +
                  legend() + tag("div", maps, "class=\"charts\"") +

@@ -104,7 +104,7 @@ std::string table_of(const RunRecord& run, const std::vector<ArmFigures>& figure
 /// The test errors of one training with other statistics than rank 0's.
 std::string statistics_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {
   const bool has_any = std::any_of(figures.begin(), figures.end(), [](const ArmFigures& each) {
-    return each.mean_statistics_error.count > 0 || each.precise_error.count > 0;
+    return each.mean_statistics_error.count > 0 || each.precise_error.count > 0 || each.train_mode_error.count > 0;
   });
   if (!has_any) return "";
   const std::string rows = rows_of(run, figures, [](const ArmFigures& each) -> std::vector<std::string> {
@@ -113,21 +113,26 @@ std::string statistics_of(const RunRecord& run, const std::vector<ArmFigures>& f
             spread_cell(each.mean_statistics_error, percent),
             spread_cell(each.best_rank_error, percent),
             spread_cell(each.worst_rank_error, percent),
-            spread_cell(each.precise_error, percent)};
+            spread_cell(each.precise_error, percent),
+            spread_cell(each.train_mode_error, percent)};
   });
-  return tag("section",
-             tag("h2", "Test error by the statistics that evaluation uses") +
-                 scrolling_table("Test error by statistics",
-                                 titles_of(run, {"normalized over", "rank 0's running statistics", "mean of the ranks'",
-                                                 "best rank with its own", "worst rank with its own",
-                                                 "exact, of the training data"}),
-                                 rows) +
-                 tag("p",
-                     "The same weights, in the last epochs as above. Where all processes share statistics there is "
-                     "nothing to choose from. Exact statistics (<code>--precise-bn</code>) are those of one pass over "
-                     "the training data, batches normalized as in training (Wu &amp; Johnson 2021, arXiv:2105.07576): "
-                     "what they mend is the fault of the running averages, what they leave is the fault of training.",
-                     "class=\"note\""));
+  return tag(
+      "section",
+      tag("h2", "Test error by the statistics that evaluation uses") +
+          scrolling_table("Test error by statistics",
+                          titles_of(run, {"normalized over", "rank 0's running statistics", "mean of the ranks'",
+                                          "best rank with its own", "worst rank with its own",
+                                          "exact, of the training data", "the test batches' own"}),
+                          rows) +
+          tag("p",
+              "The same weights, in the last epochs as above. Where all processes share statistics there is "
+              "nothing to choose from. Exact statistics (<code>--precise-bn</code>) are those of one pass over "
+              "the training data, batches normalized as in training (Wu &amp; Johnson 2021, arXiv:2105.07576): "
+              "what they mend is the fault of the running averages, what they leave is the fault of training. "
+              "The last column is training mode: the test images in shuffled batches, each normalized by its own "
+              "statistics over as many samples as in training. How far it lies from the first is the gap between "
+              "training and evaluation mode.",
+              "class=\"note\""));
 }
 
 std::string times_of(const RunRecord& run, const std::vector<ArmFigures>& figures) {

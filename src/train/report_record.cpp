@@ -129,6 +129,17 @@ std::string sharding_fact(const Sharding& sharding) {
   return sharding.name() + ": a class mix of its own for each eighth of a global batch";
 }
 
+/// "at step 141 on 2 ranks, 2026-01-31T23:59:59Z; ..."
+std::string later_sessions(const Fields& json) {
+  std::string text;
+  for (const Fields& session : json.objects("sessions")) {
+    if (session.whole("first_step") <= 1) continue;
+    text += (text.empty() ? "" : "; ") + std::string("at step ") + std::to_string(session.whole("first_step")) +
+            " on " + counted(session.whole("ranks"), "rank") + ", " + session.text("started");
+  }
+  return text;
+}
+
 void collect_facts(const Fields& json, RunRecord& run) {
   const auto add = [&run](const char* name, const std::string& value) {
     if (!value.empty()) run.facts.emplace_back(name, value);
@@ -152,7 +163,9 @@ void collect_facts(const Fields& json, RunRecord& run) {
   const std::string processes = run.cores.empty() ? std::to_string(run.ranks) : run.cores;
   add("Ranks", (run.rank_counts.size() > 1 ? listed_numbers(run.rank_counts) + " of " : "") + processes);
   add("Started", run.started);
+  if (json.has("sessions")) add("Taken up again", later_sessions(json));
   add("Finished", json.text("finished"));
+  add("Stopped", json.text("ended"));
   if (json.has("versions")) {
     const Fields versions = json.object("versions");
     add("Versions",
@@ -227,6 +240,7 @@ class MetricsReader {
     epoch.best_rank_error = 1 - line.number_within("best_rank_accuracy", 0, 1);
     epoch.worst_rank_error = 1 - line.number_within("worst_rank_accuracy", 0, 1);
     epoch.precise_error = 1 - line.number_within("precise_bn_accuracy", 0, 1);
+    epoch.train_mode_error = 1 - line.number_within("train_mode_accuracy", 0, 1);
     epoch.step_seconds = line.number_within("step_seconds", 0, kHuge);
     if (line.has("step_costs")) epoch.costs = costs_in(line.object("step_costs"));
     auto& epochs = training.epochs;  // a training that was taken up again tells some of them twice

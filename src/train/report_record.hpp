@@ -27,6 +27,7 @@ struct RecordedEpoch {
   double best_rank_error = kUnknown;
   double worst_rank_error = kUnknown;
   double precise_error = kUnknown;
+  double train_mode_error = kUnknown;
 
   StepCosts costs = {};
 };

@@ -48,6 +48,7 @@ ArmFigures figures_of_arm(const RunRecord& run, const std::string& arm, Index ra
   figures.best_rank_error = spread_over(figures, [](const auto& epoch) { return epoch.best_rank_error; });
   figures.worst_rank_error = spread_over(figures, [](const auto& epoch) { return epoch.worst_rank_error; });
   figures.precise_error = spread_over(figures, [](const auto& epoch) { return epoch.precise_error; });
+  figures.train_mode_error = spread_over(figures, [](const auto& epoch) { return epoch.train_mode_error; });
   figures.train_loss = spread_of(losses);
   figures.step_seconds = spread_of(times);
   figures.costs = median_of(costs);

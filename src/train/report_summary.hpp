@@ -40,6 +40,7 @@ struct ArmFigures {
   Spread best_rank_error;
   Spread worst_rank_error;
   Spread precise_error;
+  Spread train_mode_error;
 
   StepCosts costs;  ///< Medians over epochs and seeds.
 };

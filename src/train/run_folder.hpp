@@ -11,6 +11,7 @@
 #include "checkpoint.hpp"
 #include "comparison.hpp"
 #include "rank_places.hpp"
+#include "run_sessions.hpp"
 
 namespace syncbn::train {
 
@@ -67,10 +68,12 @@ struct RunDescription {
   Index train_count = 0;     ///< Images.
   Index test_count = 0;
   ImageShape image;
-  ComparisonOptions options;  ///< `ranks` are there.
-  Index ranks = 1;            ///< Of the communicator: processes of the run.
-  RankPlaces places;          ///< On rank 0.
-  std::string started;        ///< UTC, "2026-01-31T23:59:59Z".
+  ComparisonOptions options;             ///< `ranks` are there.
+  Index ranks = 1;                       ///< Of the communicator: processes of the run.
+  RankPlaces places;                     ///< On rank 0.
+  std::string started;                   ///< UTC, "2026-01-31T23:59:59Z".
+  Index first_step = 1;                  ///< Of this session, where a training goes on from a checkpoint,
+  std::vector<RunSession> earlier = {};  ///< and those before it. On rank 0.
 };
 
 /// Collective: one small gather. Throws MpiError.
@@ -94,8 +97,10 @@ struct RunState {
   std::string error = "";  ///< Of one that has failed: the sentence.
 };
 
-/// Texts of the files of their names. The hash is in hexadecimal, 16 digits. Without results run.json has what the run was
-/// started with and its "state": "running" (so it stays if the run is killed), "stopped" or "failed"; with them, "finished".
+/// Texts of the files of their names. The hash is in hexadecimal, 16 digits. run.json has what the run was started with and its
+/// "state": "running" (so it stays if the run is killed), "stopped", "failed" or "finished"; results with the last, and of a
+/// comparison that was stopped those that are complete. In summary.csv a training's numbers are those of its last epoch,
+/// those called final and errors by other statistics the page's: medians of the last kFinalEpochs epochs.
 std::string run_json(const RunDescription& run, const RunState& state = {});
 std::string run_json(const RunDescription& run, const Comparison& comparison);
 std::string summary_csv(const Comparison& comparison);

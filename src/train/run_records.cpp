@@ -7,6 +7,7 @@
 
 #include "collectives.hpp"
 #include "record_json.hpp"
+#include "report_summary.hpp"
 #include "run_folder.hpp"
 
 namespace syncbn::train {
@@ -66,6 +67,28 @@ Json epoch_json(const EpochRecord& record) {
   return json;
 }
 
+/// The last columns of summary.csv; NaN for what there is not.
+std::array<double, 8> final_numbers(const TrainingResult& result) {
+  const auto median_of_last = [&result](std::size_t count, const auto& number) {
+    std::vector<double> values;
+    const std::size_t all = result.epochs.size();
+    for (std::size_t i = all - std::min(all, count); i < all; ++i) values.push_back(number(result.epochs[i]));
+    const Spread spread = spread_of(values);
+    return spread.count > 0 ? spread.median : std::nan("");
+  };
+  const auto final_error = [&](const auto& accuracy) {
+    return result.diverged ? std::nan("") : 1 - median_of_last(kFinalEpochs, accuracy);
+  };
+  return {median_of_last(kFinalEpochs, [](const EpochRecord& epoch) { return epoch.train_loss; }),
+          final_error([](const EpochRecord& epoch) { return epoch.test_accuracy; }),
+          median_of_last(result.epochs.size(), [](const EpochRecord& epoch) { return epoch.step_seconds; }),
+          final_error([](const EpochRecord& epoch) { return epoch.others.mean_statistics; }),
+          final_error([](const EpochRecord& epoch) { return epoch.others.best_rank; }),
+          final_error([](const EpochRecord& epoch) { return epoch.others.worst_rank; }),
+          final_error([](const EpochRecord& epoch) { return epoch.others.precise; }),
+          final_error([](const EpochRecord& epoch) { return epoch.others.train_mode; })};
+}
+
 /// Of a run that is one training. With the learning rates of each epoch's first and last step.
 Json epochs_json(const RunDescription& run, const std::vector<EpochRecord>& epochs) {
   const TrainingOptions& training = run.options.training;
@@ -114,13 +137,16 @@ std::string step_line(const TrainingId& id, const StepRecord& record) {
 
 std::string drift_line(const TrainingId& id, const StepRecord& record) {
   Json layers = Json::array();
-  Json drifts = Json::array();
+  Json means = Json::array();
+  Json vars = Json::array();
   for (const LayerDrift& drift : record.drifts) {
     layers.push_back(drift.layer);
-    drifts.push_back(drift.mean_drift);  // null for NaN
+    means.push_back(drift.mean_drift);  // null for NaN
+    vars.push_back(drift.var_drift);
   }
   Json json = id_json("drift", id);
-  json.update({{"epoch", record.epoch}, {"step", record.step}, {"layers", layers}, {"mean_drift", drifts}});
+  json.update(
+      {{"epoch", record.epoch}, {"step", record.step}, {"layers", layers}, {"mean_drift", means}, {"var_drift", vars}});
   return text_of(json, -1);
 }
 
@@ -147,8 +173,8 @@ std::string run_json(const RunDescription& run, const RunState& state) {
 }
 
 std::string run_json(const RunDescription& run, const Comparison& comparison) {
-  Json json = description_json(run, "finished");
-  json["finished"] = now_utc();
+  Json json = description_json(run, comparison.stopped ? "stopped" : "finished");
+  json[comparison.stopped ? "ended" : "finished"] = now_utc();
   json["results"] = Json::array();
   for (const ArmRun& arm_run : comparison.runs) {
     const TrainingId id = arm_run.id();
@@ -180,7 +206,9 @@ std::string train_json(const RunDescription& run, const TrainingResult& result) 
 std::string summary_csv(const Comparison& comparison) {
   std::string csv =
       "arm,seed,ranks,batch,rank_batch_min,rank_batch_max,norm_batch_min,norm_batch_max,epochs,steps,train_loss,"
-      "test_accuracy,seconds,diverged,weights_hash,max_weight_difference,max_loss_difference\n";
+      "test_accuracy,seconds,diverged,weights_hash,max_weight_difference,max_loss_difference,final_train_loss,"
+      "final_test_error,step_seconds,mean_statistics_error,best_rank_error,worst_rank_error,precise_bn_error,"
+      "train_mode_error\n";
   for (const ArmRun& arm_run : comparison.runs) {
     const Index batch = arm_run.batch;
     const ShareSizes rank = samples_per_rank(arm_run.arm, batch, arm_run.ranks);
@@ -204,6 +232,7 @@ std::string summary_csv(const Comparison& comparison) {
     const bool has_check = arm_run.arm.kind == Arm::Kind::sync && check != comparison.checks.end();
     append_cell(csv, has_check ? number(check->sync.weights) : "");
     append_cell(csv, has_check ? number(check->sync.loss) : "");
+    for (const double value : final_numbers(result)) append_cell(csv, number(value));
     csv += '\n';
   }
   return csv;

@@ -43,9 +43,9 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Where statistics are shared by several ranks, on rank 0; else none.
+/// Where statistics are shared by several ranks; else none.
 std::shared_ptr<DriftSampler> make_drift_sampler(const Arm& arm, const ArmRanks& ranks, Index steps) {
-  const bool is_wanted = arm.kind == Arm::Kind::sync && ranks.size() > 1 && ranks.rank() == 0;
+  const bool is_wanted = arm.kind == Arm::Kind::sync && ranks.size() > 1;
   return is_wanted ? std::make_shared<DriftSampler>(steps) : nullptr;
 }
 
@@ -135,7 +135,7 @@ class TrainingRun {
         ranks_(arm, comm, [this] { tell_waiting(); }),
         drift_(make_drift_sampler(arm, ranks_, data.train.count / options.batch * options.epochs)),
         network_(make_started_network(data, options, ranks_, drift_)),
-        step_(network_, options.sgd, data.train, ranks_),
+        step_(network_, options.sgd, data.train, ranks_, note_size()),
         dealer_(make_dealer(data, options, ranks_)),
         evaluate_(options.network, data, ranks_, options.evaluation),
         steps_per_epoch_(data.train.count / options.batch),
@@ -178,7 +178,10 @@ class TrainingRun {
       dealer_.deal(order_, options_.batch, epoch);
     }
     step_.set_stop_wish(continuation_.wants_stop());
-    if (drift_) drift_->begin_step(done() + 1);
+    if (drift_) {
+      drift_->begin_step(is_probed_, step_.notes());
+      if (ranks_.rank() == 0) step_.set_probe_wish(drift_->wants_step(done() + 2));
+    }
     const Stopwatch step_watch;
     const double loss = step_(order_.data() + step_of_epoch * options_.batch, options_.batch,
                               learning_rate(options_.sgd, {done(), steps_, steps_per_epoch_}));
@@ -187,6 +190,11 @@ class TrainingRun {
     result_.diverged = !std::isfinite(loss);
     tell_waiting();
     if (ranks_.rank() == 0) tell(epoch, loss);
+    is_probed_ = drift_ && step_.is_probe_wished();
+  }
+
+  Index note_size() const {
+    return drift_ ? static_cast<Index>(network_.trainables.norms.size()) * DriftSampler::kNotesPerLayer : 0;
   }
 
   void tell_waiting() const {
@@ -195,8 +203,11 @@ class TrainingRun {
 
   void tell(Index epoch, double loss) {
     StepRecord record{epoch, done(), steps_, loss};
-    if (drift_) record.drifts = drift_->end_step(step_seconds_.back());
     const Stopwatch writing;
+    if (drift_) drift_->end_step(step_seconds_.back());
+    if (is_probed_) {
+      record.drifts = drift_->over_ranks(ranks_.size(), [this](Index rank) { return step_.notes_of(rank); });
+    }
     observer_.on_step(record);
     if (drift_) drift_->spend(writing.seconds());
   }
@@ -240,7 +251,8 @@ class TrainingRun {
   const Stopwatch watch_;
   double seconds_before_ = 0;  // of the processes before this one
   ArmRanks ranks_;
-  std::shared_ptr<DriftSampler> drift_;  // of rank 0 in arm sync
+  std::shared_ptr<DriftSampler> drift_;  // in arm sync
+  bool is_probed_ = false;               // the step that is next, or in work
   Network<float> network_;
   TrainingStep step_;
   SampleDealer dealer_;

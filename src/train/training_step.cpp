@@ -21,14 +21,14 @@ Index size_of_scope(const Trainables<float>& trainables, GradientScope scope) {
 }  // namespace
 
 TrainingStep::TrainingStep(Network<float>& network, const SgdOptions& options, const LabelledImages& images,
-                           const ArmRanks& ranks)
+                           const ArmRanks& ranks, Index note_size)
     : network_(network),
       sgd_(options, network.trainables.parameters),
       images_(images),
       ranks_(ranks),
       first_unit_(units_of_rank(ranks.rank(), ranks.size()).first),
       sums_(ranks.trainers(), size_of_scope(network.trainables, GradientScope::unit),
-            size_of_scope(network.trainables, GradientScope::rank)) {
+            size_of_scope(network.trainables, GradientScope::rank), note_size) {
   std::array<Index, 3> sizes{};  // of what scopes contribute, so far
   for (const Parameter<float>* parameter : network.trainables.parameters) {
     Index& size = sizes[static_cast<std::size_t>(parameter->scope)];

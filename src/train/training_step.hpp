@@ -14,8 +14,9 @@ namespace syncbn::train {
 /// A network in training on the ranks of an arm.
 class TrainingStep {
  public:
-  /// `images`, `ranks` and `network` are borrowed. Local.
-  TrainingStep(Network<float>& network, const SgdOptions& options, const LabelledImages& images, const ArmRanks& ranks);
+  /// `images`, `ranks` and `network` are borrowed. `note_size`: of notes(). Local.
+  TrainingStep(Network<float>& network, const SgdOptions& options, const LabelledImages& images, const ArmRanks& ranks,
+               Index note_size);
 
   /// @param samples  The global batch: positions in `images`, the same on all ranks; this rank takes its units of it.
   /// @return         The mean loss over the global batch, before the update, the same on all ranks. If it is not
@@ -25,13 +26,22 @@ class TrainingStep {
   double operator()(const Index* samples, Index batch, double rate);
 
   /// Whether this rank wants to stop: told to all with the gradients of the next step.
-  void set_stop_wish(bool is_set) noexcept { sums_.set_flag(is_set); }
+  void set_stop_wish(bool is_set) noexcept { sums_.set_flag(kStop, is_set); }
   /// Whether any rank did in the last step; the same on all ranks.
-  bool is_stop_wished() const noexcept { return sums_.is_any_flag_set(); }
+  bool is_stop_wished() const noexcept { return sums_.is_flag_set(kStop); }
+
+  /// Whether the step after the next is to be probed (DriftSampler), likewise, and what this rank's probe finds.
+  void set_probe_wish(bool is_set) noexcept { sums_.set_flag(kProbe, is_set); }
+  bool is_probe_wished() const noexcept { return sums_.is_flag_set(kProbe); }
+  float* notes() noexcept { return sums_.notes(); }  ///< (note_size)
+  const float* notes_of(Index rank) const noexcept { return sums_.notes_of(rank); }
 
   Sgd<float>& sgd() noexcept { return sgd_; }
 
  private:
+  static constexpr int kStop = 0;
+  static constexpr int kProbe = 1;
+
   void set_batch(Index batch);
   void load(const Index* samples);
   void gather_gradients();
