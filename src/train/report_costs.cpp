@@ -55,8 +55,10 @@ std::string chart_of(const RunRecord& run, const std::vector<ArmFigures>& figure
   chart.title = "Milliseconds per step";
   chart.description =
       has_several_cases(run)
-          ? "n samples per process where all have some. Means, so that parts add up; the times above are medians."
-          : "The whole bar is a step. Means, so that parts add up; the times of steps above are medians.";
+          ? "n samples per process where all have some. Means over an epoch's steps: a few slow ones make them longer "
+            "than the median times above."
+          : "The whole bar is a step. Means over an epoch's steps: a few slow ones make them longer than the median "
+            "times above.";
   chart.x_label = "milliseconds per step";
   for (const ArmFigures& each : figures) {
     if (!each.costs.are_known()) continue;

@@ -61,6 +61,12 @@ std::string evidence_text(const ArmEffect& effect) {
   return std::string(seeds == 2 ? "means" : "medians") + " of " + counted(seeds, "seed") + ", whose ranges lie apart";
 }
 
+/// Of a run that was cut off others may be on their way.
+std::string one_seed_sentence(const ArmEffect& effect) {
+  return effect.arm->begun > 1 || effect.base->begun > 1 ? "One complete seed cannot tell that from chance."
+                                                         : "One seed cannot tell that from chance: try --seeds 3.";
+}
+
 /// All that is said of the only case of a run.
 std::string effect_sentence(const ArmEffect& effect, const std::string& handing) {
   const std::string start =
@@ -78,7 +84,7 @@ std::string effect_sentence(const ArmEffect& effect, const std::string& handing)
     case ArmEffect::Kind::one_seed:
       return start + "ended " + points_text(effect.points()) + " of test error " +
              (effect.points() >= 0 ? "higher" : "lower") + " than " + effect.base->arm + ": " + errors_text(effect) +
-             ". One seed cannot tell that from chance: try --seeds 3.";
+             ". " + one_seed_sentence(effect);
     case ArmEffect::Kind::diverged:
       return start + "diverged with " + std::to_string(effect.arm->diverged) + " of " +
              counted(effect.arm->ended, "seed") + "; " + effect.base->arm + " did not, and ended at " +
@@ -92,7 +98,7 @@ std::string effect_sentence(const ArmEffect& effect, const std::string& handing)
 /// ", for 25 % more time a step"
 std::string price_text(const ArmEffect& effect, bool shares_cores) {
   const StepChange change = effect.is_timed() ? step_change(effect) : StepChange{};
-  if (!change.is_known() || shares_cores) return "; what it costs in time this run cannot tell";
+  if (!change.is_known() || shares_cores || change.is_unclear()) return "; what it costs in time this run cannot tell";
   if (change.is_noise() || change.ratio() <= 1) return ", at no measurable cost in time";
   const double more = 100 * (change.ratio() - 1);
   if (more < 0.5) return ", for less than 1 % more time a step";
@@ -156,7 +162,7 @@ std::string effects_sentence(const std::vector<ArmEffect>& effects, const std::s
   if (effects.size() == 1) return effect_sentence(effects.front(), handing);
   const std::string name = name_of(effects.front());
   std::string text = handing.empty() ? capitalized(name) + " " : "With samples " + handing + ", " + name + " ";
-  bool has_one_seed = false;
+  std::string one_seed;  // what follows from that, if there is such an effect
   for (std::size_t i = 0; i < effects.size();) {
     const ArmEffect& effect = effects[i];
     std::string place = place_text(effect, i > 0);
@@ -168,11 +174,11 @@ std::string effects_sentence(const std::vector<ArmEffect>& effects, const std::s
       place += (is_last ? " and " : ", ") + effects[next].short_place;
     }
     text += (i == 0 ? "" : next < effects.size() ? ", " : " and ") + effect_clause(effect, place);
-    has_one_seed = has_one_seed || effect.kind == ArmEffect::Kind::one_seed;
+    if (effect.kind == ArmEffect::Kind::one_seed) one_seed = one_seed_sentence(effect);
     i = next;
   }
   return text + " (test error, compared with " + effects.front().base->arm + ")." +
-         (has_one_seed ? " One seed cannot tell that from chance: try --seeds 3." : "");
+         (one_seed.empty() ? "" : " " + one_seed);
 }
 
 std::string conclusion(const ArmEffect& effect, bool shares_cores) {

@@ -39,6 +39,8 @@ struct StepChange {
   double ratio() const { return sync_seconds / arm_seconds; }
   /// Some seeds (epochs) have sync faster, others slower.
   bool is_noise() const { return noise.count > 1 && noise.smallest <= 0 && noise.largest >= 0; }
+  /// It may be nothing, and may be more than 15 %.
+  bool is_unclear() const { return is_noise() && noise.largest > 0.15; }
 };
 
 StepChange step_change(const ArmEffect& effect);
@@ -63,6 +65,6 @@ std::string spread_sentence(const ArmEffect& effect);
 std::string chance_sentence(const std::vector<ArmEffect>& effects);
 
 /// How much longer a step takes with sync than with the arm; empty if no seed has both.
-std::string times_sentence(const std::vector<ArmEffect>& effects);
+std::string times_sentence(const std::vector<ArmEffect>& effects, bool shares_cores);
 
 }  // namespace syncbn::train

@@ -41,24 +41,29 @@ std::string medians_text(const StepChange& change) {
   return duration(change.sync_seconds) + " against " + duration(change.arm_seconds);
 }
 
-/// "over the seeds from 3 % less to 5 % more"
-std::string noise_text(const ArmEffect& effect, const Spread& noise) {
-  return std::string("over the ") + (effect.arm->trainings.size() > 1 ? "seeds" : "epochs") + " from " +
-         change_text(noise.smallest) + " to " + change_text(noise.largest);
+std::string seeds_or_epochs(const ArmEffect& effect) { return effect.arm->trainings.size() > 1 ? "seeds" : "epochs"; }
+
+/// "3 % less to 5 % more"
+std::string range_text(const Spread& noise) {
+  return change_text(noise.smallest) + " to " + change_text(noise.largest);
 }
 
-std::string time_sentence(const ArmEffect& effect, const StepChange& change) {
+std::string time_sentence(const ArmEffect& effect, const StepChange& change, bool shares_cores) {
   const std::string& arm = effect.arm->arm;
   const double ratio = change.ratio();
   if (change.is_noise()) {
-    return "Synchronizing has no measurable cost in time here: a step takes " + duration(change.sync_seconds) +
-           " with sync and " + duration(change.arm_seconds) + " with " + arm + ", " + noise_text(effect, change.noise) +
-           ".";
+    const char* lead = shares_cores          ? "A step takes "
+                       : change.is_unclear() ? "What synchronizing costs in time this run cannot tell: a step takes "
+                                             : "Synchronizing has no measurable cost in time here: a step takes ";
+    return lead + duration(change.sync_seconds) + " with sync and " + duration(change.arm_seconds) + " with " + arm +
+           ", over the " + seeds_or_epochs(effect) + " from " + range_text(change.noise) + ".";
   }
-  const std::string than =
-      ratio >= 1.995 ? fixed(ratio, 1) + " times as long with sync as with "
-                     : percents_text(ratio - 1) + (ratio >= 1 ? " longer" : " less") + " with sync than with ";
-  return "A step takes " + than + arm + " (" + medians_text(change) + ").";
+  const std::string than = ratio >= 1.995
+                               ? fixed(ratio, 1) + " times as long with sync as with "
+                               : (ratio >= 1 ? percents_text(ratio - 1) : "no") + " longer with sync than with ";
+  const bool is_one_seed = effect.arm->trainings.size() == 1;  // other work on the machine may have made the difference
+  return "A step takes " + than + arm + " (" + medians_text(change) +
+         (is_one_seed ? "; one seed, perhaps by chance" : "") + ").";
 }
 
 }  // namespace
@@ -78,16 +83,16 @@ StepChange step_change(const ArmEffect& effect) {
           spread_of(changes.size() > 1 ? changes : epoch_changes)};
 }
 
-std::string times_sentence(const std::vector<ArmEffect>& effects) {
+std::string times_sentence(const std::vector<ArmEffect>& effects, bool shares_cores) {
   std::string text;
   for (const ArmEffect& effect : effects) {
     const StepChange change = effect.is_timed() ? step_change(effect) : StepChange{};
     if (!change.is_known()) continue;
-    if (effects.size() == 1) return time_sentence(effect, change);
+    if (effects.size() == 1) return time_sentence(effect, change, shares_cores);
     text += (text.empty() ? "" : "; ") +
-            (change.is_noise() ? std::string("no measurable cost") : change_text(change.ratio() - 1)) + " at " +
-            (text.empty() ? effect.place : effect.short_place) + " (" + medians_text(change) +
-            (change.is_noise() ? ", " + noise_text(effect, change.noise) : "") + ")";
+            (change.is_noise() ? "from " + range_text(change.noise) + " over the " + seeds_or_epochs(effect)
+                               : change_text(change.ratio() - 1)) +
+            " at " + (text.empty() ? effect.place : effect.short_place) + " (" + medians_text(change) + ")";
   }
   return text.empty() ? "" : "A step with sync, compared with " + effects.front().arm->arm + ", takes: " + text + ".";
 }

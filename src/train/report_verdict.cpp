@@ -186,7 +186,7 @@ Verdict verdict_of(const RunRecord& run, const std::vector<ArmFigures>& figures)
     if (has_cost && effect.arm->arm == "local") add(statistics_sentence(effect, run));
   }
   add(end_words(run.epochs).caution);
-  const std::string times = times_sentence(effects);
+  const std::string times = times_sentence(effects, run.shares_cores);
   add(times);
   if (!times.empty() && run.shares_cores) {
     add("There were more ranks than cores (" + run.cores +
