@@ -35,10 +35,10 @@ p { margin: 8px 0; }
 .details { margin: 0; padding-left: 1.2em; max-width: 75ch; }
 .details li { margin: 4px 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px;
-  background: linear-gradient(to right, var(--page), transparent) 0 0 / 24px 100% local no-repeat,
-    linear-gradient(to left, var(--page), transparent) 100% 0 / 24px 100% local no-repeat,
-    linear-gradient(to right, var(--soft), transparent) 0 0 / 8px 100% scroll no-repeat,
-    linear-gradient(to left, var(--soft), transparent) 100% 0 / 8px 100% scroll no-repeat; }
+  background: linear-gradient(to right, var(--page) 10px, transparent) 0 0 / 24px 100% local no-repeat,
+    linear-gradient(to left, var(--page) 10px, transparent) 100% 0 / 24px 100% local no-repeat,
+    linear-gradient(to right, var(--soft), transparent) 0 0 / 6px 100% scroll no-repeat,
+    linear-gradient(to left, var(--soft), transparent) 100% 0 / 6px 100% scroll no-repeat; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: 8px 12px; text-align: right; vertical-align: top; white-space: nowrap; }
 th { font-size: 0.84rem; font-weight: 600; color: var(--soft); }
