@@ -11,7 +11,7 @@
 #include <algorithm>
 
 #include "kernels/one.hpp"
-#include "kernels/sums-inl.hpp"
+#include "kernels/rows-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
