@@ -7,17 +7,16 @@
 #define SYNCBN_KERNELS_ELEMENTS_INL
 #endif
 
-#include <algorithm>
-
-#include "hwy/cache_control.h"
 #include "kernels/parts-inl.hpp"
 #include "kernels/sums-inl.hpp"
+#include "kernels/walks-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace syncbn::kernels {
 namespace HWY_NAMESPACE {
 
-/// A pass is a struct with: Coefficients for one vector of channels, made by broadcast_from(c) or get(c, access);
+/// A pass is a struct with: Coefficients for one vector of channels, made by broadcast_from(c), get(c, access) or
+/// either(mask, a, b), which takes a's lanes where the mask is set, else b's;
 /// apply(offset, coefficients, access), which makes the outputs of one vector of elements; and prefetch(offset, bytes
 /// ahead) of its kInputs inputs. D is what it calculates in: Doubles, or Floats for 16-bit types.
 template <class T, class D, bool kHasResidual, bool kHasRelu>
@@ -32,9 +31,10 @@ struct NormalizePass {
 
   HWY_INLINE T* output() const { return y; }
   static constexpr Index kInputs = kHasResidual ? 2 : 1;
+  template <Cache kTo>
   HWY_INLINE void prefetch(Index i, Index ahead) const {
-    prefetch_line(x + i, ahead);
-    if (kHasResidual) prefetch_line(residual + i, ahead);
+    prefetch_line<kTo>(x + i, ahead);
+    if (kHasResidual) prefetch_line<kTo>(residual + i, ahead);
   }
   struct Coefficients {
     V mean_hi, mean_lo, scale, shift;
@@ -46,6 +46,10 @@ struct NormalizePass {
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
     return {access.get(k.mean_hi + c), access.get(k.mean_lo + c), access.get(k.scale + c), access.get(k.shift + c)};
+  }
+  static HWY_INLINE Coefficients either(hn::Mask<D> m, const Coefficients& a, const Coefficients& b) {
+    return {hn::IfThenElse(m, a.mean_hi, b.mean_hi), hn::IfThenElse(m, a.mean_lo, b.mean_lo),
+            hn::IfThenElse(m, a.scale, b.scale), hn::IfThenElse(m, a.shift, b.shift)};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
@@ -69,9 +73,10 @@ struct InputGradientPass {
 
   HWY_INLINE T* output() const { return dx; }
   static constexpr Index kInputs = 2;
+  template <Cache kTo>
   HWY_INLINE void prefetch(Index i, Index ahead) const {
-    prefetch_line(x + i, ahead);
-    prefetch_line(dy + i, ahead);
+    prefetch_line<kTo>(x + i, ahead);
+    prefetch_line<kTo>(dy + i, ahead);
   }
   static constexpr bool kNeedsInvstd = std::is_same_v<T, double>;
   struct Coefficients {
@@ -87,6 +92,11 @@ struct InputGradientPass {
     return {access.get(k.mean_hi + c), access.get(k.mean_lo + c),
             access.get(k.scale + c),   access.get(k.slope + c),
             access.get(k.offset + c),  kNeedsInvstd ? access.get(k.invstd + c) : hn::Zero(D())};
+  }
+  static HWY_INLINE Coefficients either(hn::Mask<D> m, const Coefficients& a, const Coefficients& b) {
+    return {hn::IfThenElse(m, a.mean_hi, b.mean_hi), hn::IfThenElse(m, a.mean_lo, b.mean_lo),
+            hn::IfThenElse(m, a.scale, b.scale),     hn::IfThenElse(m, a.slope, b.slope),
+            hn::IfThenElse(m, a.offset, b.offset),   hn::IfThenElse(m, a.invstd, b.invstd)};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
@@ -111,7 +121,10 @@ struct ScalePass {
 
   HWY_INLINE T* output() const { return dx; }
   static constexpr Index kInputs = 1;
-  HWY_INLINE void prefetch(Index i, Index ahead) const { prefetch_line(dy + i, ahead); }
+  template <Cache kTo>
+  HWY_INLINE void prefetch(Index i, Index ahead) const {
+    prefetch_line<kTo>(dy + i, ahead);
+  }
   struct Coefficients {
     hn::Vec<D> scale;
   };
@@ -119,6 +132,9 @@ struct ScalePass {
   template <class Access>
   HWY_INLINE Coefficients get(Index c, Access access) const {
     return {access.get(k + c)};
+  }
+  static HWY_INLINE Coefficients either(hn::Mask<D> m, const Coefficients& a, const Coefficients& b) {
+    return {hn::IfThenElse(m, a.scale, b.scale)};
   }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients& q, Access access) const {
@@ -137,9 +153,10 @@ struct MaskPass {
 
   HWY_INLINE T* output() const { return g; }
   static constexpr Index kInputs = 2;
+  template <Cache kTo>
   HWY_INLINE void prefetch(Index i, Index ahead) const {
-    prefetch_line(dy + i, ahead);
-    prefetch_line(y + i, ahead);
+    prefetch_line<kTo>(dy + i, ahead);
+    prefetch_line<kTo>(y + i, ahead);
   }
   struct Coefficients {};
   HWY_INLINE Coefficients broadcast_from(Index) const { return {}; }
@@ -147,202 +164,12 @@ struct MaskPass {
   HWY_INLINE Coefficients get(Index, Access) const {
     return {};
   }
+  static HWY_INLINE Coefficients either(hn::Mask<Lanes>, const Coefficients&, const Coefficients&) { return {}; }
   template <class Access>
   HWY_INLINE void apply(Index i, const Coefficients&, Access access) const {
     access.put(masked_vector(access.get(dy + i), access.get(y + i)), g + i);
   }
 };
-
-/// Vectors that a row gets at once: whole cache lines, or stores past the cache would write them in pieces.
-inline constexpr Index kTileVectors = 4;
-
-/// Elements that a pass works on at once.
-template <class Pass>
-inline constexpr Index kLanesOf = static_cast<Index>(hn::MaxLanes(typename Pass::Lanes()));
-template <class Pass>
-using WholeFor = WholeOf<typename Pass::Lanes>;
-template <class Pass>
-using FirstFor = FirstOf<typename Pass::Lanes>;
-template <class Pass>
-using StreamingFor = StreamingOf<typename Pass::Lanes>;
-
-/// Elements from c on of kRows rows.
-template <Index kRows, Index kVectors, class Pass, class Access>
-HWY_INLINE void run_tile(const Pass& pass, Index row, Index pitch, Index c, Access access) {
-  typename Pass::Coefficients k[kVectors];
-  for (Index v = 0; v < kVectors; ++v) k[v] = pass.get(c + v * kLanesOf<Pass>, WholeFor<Pass>{});
-  for (Index r = 0; r < kRows; ++r) {
-    for (Index v = 0; v < kVectors; ++v) pass.apply(row + r * pitch + c + v * kLanesOf<Pass>, k[v], access);
-  }
-}
-
-/// kRows rows of C elements, the first at element `row`.
-template <Index kRows, bool kPrefetches, class Pass, class Access>
-HWY_INLINE void run_tiles(const Pass& pass, Index row, Index pitch, Index channels, Access access) {
-  constexpr Index kTile = kTileVectors * kLanesOf<Pass>;
-  Index c = 0;
-  for (; c + kTile <= channels; c += kTile) {
-    if (kPrefetches) prefetch_ahead<kTile>(pass, row + c * kRows, kRows);
-    run_tile<kRows, kTileVectors>(pass, row, pitch, c, access);
-  }
-  for (; c + kLanesOf<Pass> <= channels; c += kLanesOf<Pass>) run_tile<kRows, 1>(pass, row, pitch, c, access);
-  if (c == channels) return;
-  const FirstFor<Pass> tail{channels - c};
-  const auto k = pass.get(c, tail);
-  for (Index r = 0; r < kRows; ++r) pass.apply(row + r * pitch + c, k, tail);
-}
-
-template <Index kTileRows, bool kPrefetches, class Pass, class Access>
-HWY_INLINE void run_all_rows_by(Index rows, Index pitch, Index channels, const Pass& pass, Access access) {
-  Index r = 0;
-  for (; r + kTileRows <= rows; r += kTileRows) {
-    run_tiles<kTileRows, kPrefetches>(pass, r * pitch, pitch, channels, access);
-  }
-  for (; r < rows; ++r) run_tiles<1, kPrefetches>(pass, r * pitch, pitch, channels, access);
-}
-
-/// One row at a time is the order of addresses, which the processor's own prefetcher follows best, and stores even more
-/// (256 channels: y through the cache 0.35 ns an element, with two rows in turn 0.6 to 0.7). More rows share a load of
-/// their coefficients where these do not stay in L1 (2048 channels: 0.56 ns; four rows 0.3), where a row is hardly longer
-/// than a tile, where all is in L2 anyway, and where one input is asked for ahead while stores go past the cache (256
-/// channels: 0.18 ns, with one row 0.21). Elsewhere it does not pay to ask ahead.
-template <class Pass, class Access>
-HWY_INLINE void run_all_rows(Index rows, Index pitch, Index channels, bool streams, const Pass& pass, Access access) {
-  constexpr Index kSmallPass = Index{2} << 20;
-  constexpr Index kBytes = static_cast<Index>(sizeof(typename Pass::Element)) * (Pass::kInputs + 1);
-  const bool prefetches = rows * channels * kBytes <= kSmallPass || (streams && Pass::kInputs == 1);
-  if (pitch != channels) {  // parts of rows: not in the order of addresses anyway
-    run_all_rows_by<2, true>(rows, pitch, channels, pass, access);
-  } else if (channels < 128 || (channels > 512 && prefetches)) {
-    run_all_rows_by<4, true>(rows, pitch, channels, pass, access);
-  } else if (channels > 512) {
-    run_all_rows_by<4, false>(rows, pitch, channels, pass, access);
-  } else if (prefetches) {
-    run_all_rows_by<2, true>(rows, pitch, channels, pass, access);
-  } else {
-    run_all_rows_by<1, false>(rows, pitch, channels, pass, access);
-  }
-}
-
-/// Elements [begin, end) that need not begin at channel 0; coefficients(i) gives those of elements i and following.
-template <class Pass, class Coefficients>
-HWY_INLINE void run_streaming(Index begin, Index end, const Pass& pass, const Coefficients& coefficients) {
-  Index i = begin;
-  const Index head = std::min(StreamingFor<Pass>::before_aligned(pass.output() + i), end - i);
-  if (head > 0) {
-    pass.apply(i, coefficients(i, FirstFor<Pass>{head}), FirstFor<Pass>{head});
-    i += head;
-  }
-  for (; i + kLanesOf<Pass> <= end; i += kLanesOf<Pass>)
-    pass.apply(i, coefficients(i, WholeFor<Pass>{}), StreamingFor<Pass>{});
-  if (i < end) pass.apply(i, coefficients(i, FirstFor<Pass>{end - i}), FirstFor<Pass>{end - i});
-}
-
-/// Rows of more channels than this are long enough for a tail of their own, past the cache and through it.
-inline constexpr Index kFlatChannels = 768;
-inline constexpr Index kFlatChannelsInCache = 32;
-
-/// Coefficients that go on with channel 0 behind the last, so that a vector of elements may begin at any channel.
-template <class D>
-class CyclicRows {
- public:
-  using Number = hn::TFromD<D>;
-  explicit CyclicRows(Index channels) : channels_(channels) {}
-
-  ForwardRows<Number> cyclic(const ForwardRows<Number>& k) {
-    return {cyclic(k.mean_hi), cyclic(k.mean_lo), cyclic(k.scale), cyclic(k.shift)};
-  }
-  BackwardRows<Number> cyclic(const BackwardRows<Number>& k) {
-    return {cyclic(k.mean_hi), cyclic(k.mean_lo), cyclic(k.scale), cyclic(k.slope), cyclic(k.offset), cyclic(k.invstd)};
-  }
-  const Number* cyclic(const Number* values) {
-    if (values == nullptr) return nullptr;
-    Number* to = rows_[used_++];
-    std::copy_n(values, channels_, to);
-    for (Index i = 0; i < kMore; ++i) to[channels_ + i] = to[i];
-    return to;
-  }
-  NoRows cyclic(NoRows) { return {}; }
-
- private:
-  static constexpr Index kMore = static_cast<Index>(hn::MaxLanes(D()));
-  Index channels_;
-  int used_ = 0;
-  alignas(64) Number rows_[6][kFlatChannels + kMore];
-};
-
-/// Elements [0, end) of dense rows of C elements, of whatever number, without a tail in every row. Stores past the cache
-/// must not stop in the middle of lines: 127 channels took five times as long.
-template <class Pass, class Access>
-HWY_INLINE void run_flat(Index head, Index end, Index channels, const Pass& pass, Access access) {
-  constexpr Index kLanes = kLanesOf<Pass>;
-  CyclicRows<typename Pass::Lanes> rows(channels);
-  Pass flat = pass;
-  flat.k = rows.cyclic(pass.k);
-
-  Index i = std::min(head, end);
-  if (i > 0) flat.apply(0, flat.get(0, FirstFor<Pass>{i}), FirstFor<Pass>{i});
-  Index c = i % channels;
-  const Index step = kLanes % channels;
-  for (; i + kLanes <= end; i += kLanes) {
-    flat.apply(i, flat.get(c, WholeFor<Pass>{}), access);
-    c += step;
-    if (c >= channels) c -= channels;
-  }
-  if (i < end) flat.apply(i, flat.get(c, FirstFor<Pass>{end - i}), FirstFor<Pass>{end - i});
-}
-
-template <class Pass>
-HWY_INLINE void run_rows(BlockShape shape, const Pass& pass) {
-  const Index channels = shape.sample.channels;
-  const Index pitch = shape.sample.pitch_or_channels();
-  const Index rows = shape.samples * shape.sample.positions;
-  const bool has_tails = pitch % kLanesOf<Pass> != 0 || channels % kLanesOf<Pass> != 0;
-  const bool streams = shape.streams && StreamingFor<Pass>::can_be_aligned(pass.output());
-  if (has_tails && pitch == channels && channels <= (streams ? kFlatChannels : kFlatChannelsInCache) && rows >= 8) {
-    const Index end = rows * channels;
-    if (streams)
-      return run_flat(StreamingFor<Pass>::before_aligned(pass.output()), end, channels, pass, StreamingFor<Pass>{});
-    return run_flat(0, end, channels, pass, WholeFor<Pass>{});
-  }
-  if (!streams) {
-    run_all_rows(rows, pitch, channels, false, pass, WholeFor<Pass>{});
-  } else if (StreamingFor<Pass>::is_aligned(pass.output()) && !has_tails) {
-    run_all_rows(rows, pitch, channels, true, pass, StreamingFor<Pass>{});
-  } else {
-    for (Index row = 0; row < rows * pitch; row += pitch) {
-      run_streaming(row, row + channels, pass,
-                    [&](Index i, auto access) HWY_ATTR { return pass.get(i - row, access); });
-    }
-  }
-}
-
-template <class Pass>
-HWY_INLINE void run_planes(BlockShape shape, const Pass& pass) {
-  const Index channels = shape.sample.channels;
-  const Index positions = shape.sample.positions;
-  const bool streams = shape.streams && StreamingFor<Pass>::can_be_aligned(pass.output());
-  for (Index n = 0; n < shape.samples; ++n) {
-    for (Index c = 0; c < channels; ++c) {
-      const auto coefficients = pass.broadcast_from(c);
-      const Index begin = (n * shape.sample.pitch_or_channels() + c) * positions;
-      const Index end = begin + positions;
-      if (streams) {
-        run_streaming(begin, end, pass, [&](Index, auto) HWY_ATTR { return coefficients; });
-        continue;
-      }
-      Index i = begin;
-      for (; i + kLanesOf<Pass> <= end; i += kLanesOf<Pass>) pass.apply(i, coefficients, WholeFor<Pass>{});
-      if (i < end) pass.apply(i, coefficients, FirstFor<Pass>{end - i});
-    }
-  }
-}
-
-template <class Pass>
-HWY_INLINE void run_pass(BlockShape shape, const Pass& pass) {
-  shape.sample.is_row_major() ? run_rows(shape, pass) : run_planes(shape, pass);
-  if (shape.streams) hwy::FlushStream();
-}
 
 /// Vectors for coefficients of this type.
 template <class Number>

@@ -76,14 +76,20 @@ template <class Rows>
 HWY_INLINE void sum_rows(SampleShape shape, const Rows& rows) {
   if (sum_rows_in_registers<4>(shape, rows)) return;
   constexpr Index kTile = kSumVectors * kWidth;
-  constexpr Index kAhead = Rows::kInputs == 1 ? 2 * kPrefetchBytes : kPrefetchBytes;
+  constexpr Index kBytesAhead = Rows::kInputs == 1 ? 2 * kPrefetchBytes : kPrefetchBytes / Rows::kInputs;
   const Index pitch = shape.pitch_or_channels();
   const Index group = rows_per_group<Rows>(shape);
+  const Index group_bytes = group * pitch * Index{sizeof(typename Rows::Element)};
   for (Index begin = 0; begin < shape.positions; begin += group) {
     const Index end = std::min(begin + group, shape.positions);
     Index c = 0;
     for (; c + kTile <= shape.channels; c += kTile) {
-      if (group > 1) prefetch_ahead<kTile, kAhead>(rows, begin * pitch + c * group, group);
+      const Index ahead_of = begin * pitch + c * group;
+      if (shape.channels > kLongRow) {
+        prefetch_ahead<Cache::second, kTile>(rows, ahead_of, group, group_bytes);
+      } else if (group > 1) {
+        prefetch_ahead<Cache::first, kTile>(rows, ahead_of, group, kBytesAhead);
+      }
       sum_row_tile<kSumVectors>(rows, begin, end, pitch, c, Whole{});
     }
     for (; c + kWidth <= shape.channels; c += kWidth) sum_row_tile<1>(rows, begin, end, pitch, c, Whole{});

@@ -7,6 +7,7 @@
 #define SYNCBN_KERNELS_SUMS_INL
 #endif
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kernels/one.hpp"
@@ -31,38 +32,79 @@ struct LaneSums {
     first[v] = hn::Add(first[v], a);
     second[v] = hn::MulAdd(a, b, second[v]);
   }
-  /// Lane l takes lane l + w for w = 8, 4, 2, 1.
-  static HWY_INLINE double tree(Vector* sums) {
-    for (Index half = kVectors / 2; half > 0; half /= 2) {
-      for (Index v = 0; v < half; ++v) sums[v] = hn::Add(sums[v], sums[v + half]);
-    }
-    alignas(64) double lane[kWidth];
-    hn::Store(sums[0], Doubles(), lane);
-    for (Index w = kWidth / 2; w > 0; w /= 2) {
-      for (Index l = 0; l < w; ++l) lane[l] += lane[l + w];
-    }
-    return lane[0];
-  }
 };
+
+/// Lane l takes lane l + w for w = 8, 4, 2, 1: the steps that leave a vector of lanes.
+HWY_INLINE Vector folded(Vector* sums) {
+  for (Index half = LaneSums::kVectors / 2; half > 0; half /= 2) {
+    for (Index v = 0; v < half; ++v) sums[v] = hn::Add(sums[v], sums[v + half]);
+  }
+  return sums[0];
+}
+
+/// Halves of two vectors added up: lane l of each took lane l + kWidth / 2.
+HWY_INLINE Vector halves_added(Vector u, Vector v) {
+  return hn::Add(hn::ConcatLowerLower(Doubles(), v, u), hn::ConcatUpperUpper(Doubles(), v, u));
+}
+
+/// The last steps, for kWidth sums at once, whose additions share vectors: lane i is the sum of v[i]'s lanes.
+HWY_INLINE Vector lane_sums_of(const Vector* v) {
+  const Doubles d;
+  Vector even = v[0], odd = v[1];
+#if HWY_MAX_BYTES >= 64
+  if constexpr (kWidth == 8) {
+    const auto quarters_added = [d](Vector u, Vector w) HWY_ATTR {
+      return hn::Add(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(w), u), hn::OddEvenBlocks(w, hn::SwapAdjacentBlocks(u)));
+    };
+    even = quarters_added(halves_added(v[0], v[4]), halves_added(v[2], v[6]));
+    odd = quarters_added(halves_added(v[1], v[5]), halves_added(v[3], v[7]));
+  }
+#endif
+  if constexpr (kWidth == 4) {
+    even = halves_added(v[0], v[2]);
+    odd = halves_added(v[1], v[3]);
+  }
+  return hn::Add(hn::InterleaveLower(d, even, odd), hn::InterleaveUpper(d, even, odd));
+}
+
+/// The last positions of a plane, of vector kVector and those behind it. Constant indices keep the sums in registers.
+template <Index kVector, class Terms>
+HWY_INLINE void add_rest(LaneSums& sums, Index s, Index positions, const Terms& terms) {
+  if constexpr (kVector < LaneSums::kVectors) {
+    if (s + kWidth <= positions) {
+      terms.add(sums, kVector, s, Whole{});
+      add_rest<kVector + 1>(sums, s + kWidth, positions, terms);
+    } else if (s < positions) {
+      terms.add(sums, kVector, s, First{positions - s});
+    }
+  }
+}
 
 /// The vectors of a plane in order: terms.add(sums, v, offset, access) for vector v of each group of kLanes positions.
 /// Lanes beyond the end add 0 to sums that began at +0, which leaves them as they are.
 template <class Terms>
-HWY_INLINE void sum_plane(Index positions, const Terms& terms, double& first, double& second) {
+HWY_INLINE void sum_plane(Index positions, const Terms& terms, Vector& first, Vector& second) {
   LaneSums sums;
   Index s = 0;
   for (; s + kLanes <= positions; s += kLanes) {
     for (Index v = 0; v < LaneSums::kVectors; ++v) terms.add(sums, v, s + v * kWidth, Whole{});
   }
-  for (Index v = 0; v < LaneSums::kVectors && s < positions; ++v, s += kWidth) {
-    if (s + kWidth <= positions) {
-      terms.add(sums, v, s, Whole{});
-    } else {
-      terms.add(sums, v, s, First{positions - s});
-    }
+  add_rest<0>(sums, s, positions, terms);
+  first = folded(sums.first);
+  second = folded(sums.second);
+}
+
+/// first[c], second[c] <- the sums of channel c's plane, whose terms are terms_of(c).
+template <class TermsOf>
+HWY_INLINE void sum_planes(SampleShape shape, const TermsOf& terms_of, double* first, double* second) {
+  Vector firsts[kWidth], seconds[kWidth];
+  for (Index c = 0; c < shape.channels; c += kWidth) {
+    const First access{std::min(kWidth, shape.channels - c)};
+    for (Index i = 0; i < access.n; ++i) sum_plane(shape.positions, terms_of(c + i), firsts[i], seconds[i]);
+    for (Index i = access.n; i < kWidth; ++i) firsts[i] = seconds[i] = hn::Zero(Doubles());
+    access.put(lane_sums_of(firsts), first + c);
+    access.put(lane_sums_of(seconds), second + c);
   }
-  first = LaneSums::tree(sums.first);
-  second = LaneSums::tree(sums.second);
 }
 
 /// x - mean: f32 is widened, so the mean's low part is beyond its reach.
@@ -147,7 +189,10 @@ struct DifferenceRows {
   struct State {
     Vector first, d, dd;
   };
-  HWY_INLINE void prefetch(Index i, Index ahead) const { prefetch_line(x + i, ahead); }
+  template <Cache kTo>
+  HWY_INLINE void prefetch(Index i, Index ahead) const {
+    prefetch_line<kTo>(x + i, ahead);
+  }
   template <class Access>
   HWY_INLINE State start(Index c, bool is_first, Access access) const {
     const Vector first = access.get(x + c);
@@ -172,12 +217,12 @@ template <class T>
 void plane_sums(const void* data, SampleShape shape, PlaneSums sums) {
   const T* x = static_cast<const T*>(data);
   if (shape.is_row_major()) return sum_rows(shape, DifferenceRows<T>{x, sums});
-  for (Index c = 0; c < shape.channels; ++c) {
+  const auto terms_of = [&](Index c) HWY_ATTR {
     const T* plane = x + c * shape.positions;
-    const double first = static_cast<double>(read(plane));
-    sums.first[c] = first;
-    sum_plane(shape.positions, DifferenceTerms<T>{plane, broadcast(first)}, sums.d[c], sums.dd[c]);
-  }
+    sums.first[c] = static_cast<double>(read(plane));
+    return DifferenceTerms<T>{plane, broadcast(sums.first[c])};
+  };
+  sum_planes(shape, terms_of, sums.d, sums.dd);
 }
 
 /// Where the sums of gradients go, (C) each, and what they need.
@@ -215,9 +260,10 @@ struct GradientRows : GradientTotals {
 
   HWY_INLINE GradientRows(const GradientTotals& totals, const T* x_data, const T* dy_data)
       : GradientTotals(totals), x(x_data), dy(dy_data) {}
+  template <Cache kTo>
   HWY_INLINE void prefetch(Index i, Index ahead) const {
-    prefetch_line(x + i, ahead);
-    prefetch_line(dy + i, ahead);
+    prefetch_line<kTo>(x + i, ahead);
+    prefetch_line<kTo>(dy + i, ahead);
   }
   template <class Access>
   HWY_INLINE void add(State& state, Index i, Access access) const {
@@ -237,10 +283,11 @@ struct MaskedRows : GradientTotals {
 
   HWY_INLINE MaskedRows(const GradientTotals& totals, const T* x_data, const T* dy_data, const T* y_data, T* g_data)
       : GradientTotals(totals), x(x_data), dy(dy_data), y(y_data), g(g_data) {}
+  template <Cache kTo>
   HWY_INLINE void prefetch(Index i, Index ahead) const {
-    prefetch_line(x + i, ahead);
-    prefetch_line(dy + i, ahead);
-    prefetch_line(y + i, ahead);
+    prefetch_line<kTo>(x + i, ahead);
+    prefetch_line<kTo>(dy + i, ahead);
+    prefetch_line<kTo>(y + i, ahead);
   }
   template <class Access>
   HWY_INLINE void add(State& state, Index i, Access access) const {
@@ -256,21 +303,21 @@ void gradient_sums(const void* x_data, const void* dy_data, SampleShape shape, M
   const T* x = static_cast<const T*>(x_data);
   const T* dy = static_cast<const T*>(dy_data);
   if (shape.is_row_major()) return sum_rows(shape, GradientRows<T>({mean, sum_dy, sum_dy_xmu}, x, dy));
-  for (Index c = 0; c < shape.channels; ++c) {
-    const Index offset = c * shape.positions;
-    const GradientTerms<T> terms{x + offset, dy + offset, broadcast(mean.hi[c]), broadcast(mean.lo[c])};
-    sum_plane(shape.positions, terms, sum_dy[c], sum_dy_xmu[c]);
-  }
+  const auto terms_of = [&](Index c) HWY_ATTR {
+    const Index i = c * shape.positions;
+    return GradientTerms<T>{x + i, dy + i, broadcast(mean.hi[c]), broadcast(mean.lo[c])};
+  };
+  sum_planes(shape, terms_of, sum_dy, sum_dy_xmu);
 }
 
 template <class T, class Store>
 HWY_INLINE void masked_sums(const T* x, const T* dy, const T* y, T* g, SampleShape shape, const GradientTotals& to) {
   if (shape.is_row_major()) return sum_rows(shape, MaskedRows<T, Store>(to, x, dy, y, g));
-  for (Index c = 0; c < shape.channels; ++c) {
+  const auto terms_of = [&](Index c) HWY_ATTR {
     const Index i = c * shape.positions;
-    const MaskedTerms<T, Store> terms{x + i, dy + i, y + i, g + i, broadcast(to.mean.hi[c]), broadcast(to.mean.lo[c])};
-    sum_plane(shape.positions, terms, to.sum_dy[c], to.sum_dy_xmu[c]);
-  }
+    return MaskedTerms<T, Store>{x + i, dy + i, y + i, g + i, broadcast(to.mean.hi[c]), broadcast(to.mean.lo[c])};
+  };
+  sum_planes(shape, terms_of, to.sum_dy, to.sum_dy_xmu);
 }
 
 template <class T>

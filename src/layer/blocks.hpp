@@ -42,15 +42,14 @@ inline Index streaming_bytes(const TensorView& out) {
   return is_channels_last || size_of(out.type) == 2 ? kStreamingBytes / 2 : kStreamingBytes;
 }
 
-/// The least plane (channels-first) whose stores go past the cache: each leaves two lines that are written in part, which
-/// costs more than it saves below some 50 lines (784 positions of f32: 28 % faster; 196: twice as slow).
-inline constexpr Index kStreamingPlaneBytes = 3072;
+/// The least plane (channels-first) whose stores go past the cache, in positions: a vector of any type. Planes that follow
+/// each other are written as one array; a shorter one by itself, and each would leave lines that are written in part.
+inline constexpr Index kStreamingPlane = 16;
 
 /// The shape of an element pass from `in` to `out`.
 inline kernels::BlockShape pass_shape_of(const ConstTensorView& in, const TensorView& out) {
   kernels::BlockShape shape = block_shape_of(out.shape);
-  const Index plane_bytes = out.shape.positions * size_of(out.type);
-  const bool is_worth_it = shape.sample.is_row_major() || plane_bytes >= kStreamingPlaneBytes;
+  const bool is_worth_it = shape.sample.is_row_major() || out.shape.positions >= kStreamingPlane;
   shape.streams =
       is_worth_it && in.data != out.data && out.shape.element_count() * size_of(out.type) >= streaming_bytes(out);
   return shape;
