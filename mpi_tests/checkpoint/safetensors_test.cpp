@@ -6,6 +6,7 @@
 #include <memory>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "layer/errors.hpp"
@@ -80,6 +81,30 @@ TEST_F(Safetensors, NamesMustBeTheirOwn) {
               save_safetensors("/nowhere/at/all", {{"bn", &a}});
             }).text.find("cannot be written"),
             std::string::npos);
+}
+
+TEST_F(Safetensors, WhatStandsAtThePathStaysWhatItIs) {
+  namespace fs = std::filesystem;
+  BatchNorm layer = layer_of(3);
+  save_safetensors(path, {{"bn", &layer}});
+  const std::string link = path + ".link";
+  fs::create_symlink(fs::path(path).filename(), link);
+  fs::permissions(path, fs::perms::owner_read | fs::perms::owner_write);
+  fill(layer, 0.7);
+  save_safetensors(link, {{"bn", &layer}});
+  EXPECT_TRUE(fs::is_symlink(link));
+  fs::remove(link);
+  EXPECT_EQ(fs::status(path).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+  BatchNorm again = layer_of(3);
+  load_safetensors(path, {{"bn", &again}});
+  expect_equal(again, layer);
+
+  const std::string pipe = path + ".pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const Caught caught = error_of([&] { save_safetensors(pipe, {{"bn", &layer}}); });
+  EXPECT_NE(caught.text.find("is not a file that could be replaced"), std::string::npos) << caught.text;
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  fs::remove(pipe);
 }
 
 TEST_F(Safetensors, WhatDoesNotFitChangesNothing) {

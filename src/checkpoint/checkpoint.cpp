@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "syncbn/checkpoint.hpp"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "checkpoint/safetensors.hpp"
@@ -41,19 +44,41 @@ void append(std::string& bytes, const T* values, Index count) {
   bytes.append(reinterpret_cast<const char*>(values), static_cast<std::size_t>(count) * sizeof(T));
 }
 
+/// Where a file of this path is, or would be: behind symbolic links, which stay.
+std::string behind_links(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
+  return error ? path : target.string();
+}
+
+/// The permissions of a new file: those of the old one, else what the process's mask leaves. Refuses what a file must not replace.
+mode_t mode_for(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return 0666;
+  if (!S_ISREG(status.st_mode))
+    throw StateError("[save_safetensors] " + path + " is not a file that could be replaced");
+  return status.st_mode & 0777;
+}
+
+bool write_to_disk(int file, const std::string& bytes) {
+  for (std::size_t at = 0; at < bytes.size();) {
+    const ssize_t written = ::write(file, bytes.data() + at, bytes.size() - at);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    at += static_cast<std::size_t>(written);
+  }
+  return ::fsync(file) == 0;
+}
+
 /// Written beside it, brought to the disk, and renamed: whoever opens the path finds the old file or the new one.
 void write_whole(const std::string& path, const std::string& bytes) {
-  const std::string temporary = path + ".tmp" + std::to_string(::getpid());
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  bool is_good = file >= 0;
-  for (std::size_t at = 0; is_good && at < bytes.size();) {
-    const ssize_t written = ::write(file, bytes.data() + at, bytes.size() - at);
-    is_good = written > 0;
-    at += is_good ? static_cast<std::size_t>(written) : 0;
-  }
-  is_good = is_good && ::fsync(file) == 0;
+  const std::string target = behind_links(path);
+  const std::string temporary = target + ".tmp" + std::to_string(::getpid());
+  const mode_t mode = mode_for(target);
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  bool is_good = file >= 0 && (mode == 0666 || ::fchmod(file, mode) == 0) && write_to_disk(file, bytes);
   if (file >= 0) is_good = ::close(file) == 0 && is_good;
-  if (!is_good || std::rename(temporary.c_str(), path.c_str()) != 0) {
+  if (!is_good || std::rename(temporary.c_str(), target.c_str()) != 0) {
     const std::string reason = std::strerror(errno);
     ::unlink(temporary.c_str());
     throw StateError("[save_safetensors] " + path + " cannot be written: " + reason);
