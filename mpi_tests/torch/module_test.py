@@ -3,6 +3,7 @@
 """SyncBatchNorm in 1 to 4 processes against PyTorch's own batch norm of the whole batch, and its contract as a module."""
 import copy
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -179,6 +180,12 @@ class AsAModule(unittest.TestCase):
         self.assertTrue(torch.equal(again(part(x)), y))
         self.assertTrue(torch.equal(from_file(part(x)), y))
 
+    def test_a_group_that_does_not_go_into_files_is_told_of(self):
+        own = dist.group.WORLD if WORLD > 1 else dist.new_group([0])
+        saved = pickle.dumps(SyncBatchNorm(3, process_group=own))
+        with self.assertWarnsRegex(UserWarning, "process group of its own, which does not go into files"):
+            self.assertIsNone(pickle.loads(saved).process_group)
+
     def test_convert_and_revert_lose_nothing(self):
         class Mine(torch.nn.BatchNorm2d):
             pass
@@ -269,6 +276,22 @@ class AsAModule(unittest.TestCase):
                 module(x)
             self.assertEqual(len(set(gathered(str(caught.exception).splitlines()[0]))), 1)
             self.assertEqual(module.num_batches_tracked.item(), 1)
+    def test_wrong_type_is_everyones_error(self):
+        for messages_alone in ("", "0"):
+            os.environ["SYNCBN_SHARED_MEMORY"] = messages_alone
+            module = SyncBatchNorm(3, process_group=dist.new_group(list(range(WORLD))))
+            del os.environ["SYNCBN_SHARED_MEMORY"]
+            for wrong in (torch.float64, torch.bfloat16, torch.int32):
+                for culprit in range(WORLD):
+                    if WORLD == 1 and wrong == torch.bfloat16:
+                        continue  # taken
+                    x = torch.ones(2, 3, dtype=wrong if RANK == culprit else torch.float32)
+                    with self.assertRaises((RuntimeError, ValueError)) as caught:
+                        module(x)
+                    self.assertEqual(len(set(gathered(str(caught.exception).splitlines()[0]))), 1)
+                module(torch.ones(2, 3))
+
+    def test_wrong_arguments_of_one_process_alone(self):
         with self.assertRaisesRegex(ValueError, "less than 2 dimensions"):
             SyncBatchNorm(3)(torch.ones(3))
         with self.assertRaises(TypeError):

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include <utility>
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <vector>
 
 #include "torch/handles.hpp"
 
@@ -7,18 +11,43 @@ namespace syncbn_torch {
 
 namespace {
 
-/// Of the last all-gather of this thread, which the library can only say the number of.
-thread_local std::string gather_failure;
+/// What all-gathers of this process have failed of. The library can only say the number that one has returned, then and
+/// whenever somebody calls the group again: a failure's number is its place here, from 1 on.
+class Failures {
+ public:
+  int32_t add(const std::string& why) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    all_.push_back(why);
+    return static_cast<int32_t>(all_.size());
+  }
+  /// The library's sentence with the reason in place of the number.
+  std::string explained(std::string sentence) {
+    static const std::string kNumbered = "the all-gather that the program gave failed: it returned ";
+    const size_t at = sentence.find(kNumbered);
+    if (at == std::string::npos) return sentence;
+    const size_t digits = at + kNumbered.size();
+    const size_t end = sentence.find_first_not_of("0123456789", digits);
+    const size_t number = std::strtoul(sentence.c_str() + digits, nullptr, 10);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (number < 1 || number > all_.size()) return sentence;
+    return sentence.replace(at, std::min(end, sentence.size()) - at,
+                            "the processes' exchange failed: " + all_[number - 1]);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> all_;
+};
+Failures failures;
 
 }  // namespace
 
 void check(syncbn_status status) {
   if (status == SYNCBN_OK) return;
-  const std::string why = std::exchange(gather_failure, std::string());
   const bool is_argument =
       status == SYNCBN_ERROR_SHAPE || status == SYNCBN_ERROR_OPTION || status == SYNCBN_ERROR_ARGUMENT;
   TORCH_CHECK_VALUE(!is_argument, syncbn_last_error());
-  TORCH_CHECK(false, syncbn_last_error(), why.empty() ? "" : "; the process group says: ", why);
+  TORCH_CHECK(false, failures.explained(syncbn_last_error()));
 }
 
 Group::Group() { check(syncbn_communicator_self(&communicator_)); }
@@ -47,7 +76,7 @@ void Group::open(int32_t rank, int32_t size, double deadline_seconds) {
   try {
     shared_memory_ = SharedMemory::open(rank, size, gather_);
   } catch (const std::exception& error) {
-    TORCH_CHECK(false, "[Communicator] the processes could not meet; the process group says: ", error.what());
+    TORCH_CHECK(false, "[Communicator] the processes could not meet: ", error.what());
   }
   check(syncbn_communicator_from_callback(rank, size, all_gather, this, nullptr, &communicator_));
 }
@@ -62,8 +91,7 @@ int32_t Group::all_gather(void* self, const void* mine, size_t bytes, void* all)
     }
     return 0;
   } catch (const std::exception& error) {
-    gather_failure = error.what();
-    return 1;
+    return failures.add(error.what());
   }
 }
 

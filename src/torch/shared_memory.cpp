@@ -70,9 +70,20 @@ struct SharedMemory::Board {
 struct SharedMemory::Place {
   alignas(128) std::atomic<uint32_t> round;  ///< That it has come to; for error messages.
   std::atomic<uint32_t> has_left;
+  std::atomic<uint32_t> reason;  ///< Why it gave up: a Reason and the rank that it is about, or 0.
   uint32_t process;
   uint64_t process_namespace;
   uint64_t bytes[kSets];  ///< Of the whole message that the round is a part of.
+};
+
+/// Why a process gives up: what it is that another one does, in one word that is written at once.
+struct SharedMemory::Reason {
+  enum Kind : uint32_t { none = 0, has_ended, has_not_come, gathers_other_bytes };
+  Kind kind = none;
+  int rank = 0;
+
+  static Reason from(uint32_t word) { return {static_cast<Kind>(word >> 28), static_cast<int>(word & 0xfffffff)}; }
+  uint32_t word() const { return static_cast<uint32_t>(kind) << 28 | static_cast<uint32_t>(rank); }
 };
 
 /// A file in /dev/shm that is there until all have it.
@@ -204,14 +215,15 @@ std::byte* SharedMemory::slot(int rank) const {
 
 void SharedMemory::all_gather(const void* mine, size_t bytes, void* all, std::chrono::duration<double> deadline) {
   try {
-    gather(static_cast<const std::byte*>(mine), bytes, static_cast<std::byte*>(all), deadline);
+    deadline_ = deadline;
+    gather(static_cast<const std::byte*>(mine), bytes, static_cast<std::byte*>(all));
   } catch (...) {
     break_up();
     throw;
   }
 }
 
-void SharedMemory::gather(const std::byte* mine, size_t bytes, std::byte* all, std::chrono::duration<double> deadline) {
+void SharedMemory::gather(const std::byte* mine, size_t bytes, std::byte* all) {
   size_t from = 0;
   do {
     const size_t piece = std::min(kCapacity, bytes - from);
@@ -219,10 +231,11 @@ void SharedMemory::gather(const std::byte* mine, size_t bytes, std::byte* all, s
     std::memcpy(slot(rank_), mine + from, piece);
     place(rank_).bytes[round_ % kSets] = bytes;
     arrive();
-    wait_for_all(deadline);
+    wait_for_all();
     for (int rank = 0; rank < size_; ++rank) {
       const uint64_t theirs = place(rank).bytes[round_ % kSets];
       if (theirs != bytes) {
+        place(rank_).reason = Reason{Reason::gathers_other_bytes, rank}.word();
         throw std::runtime_error("process " + std::to_string(rank) + " gathers " + std::to_string(theirs) +
                                  " bytes, process " + std::to_string(rank_) + " " + std::to_string(bytes));
       }
@@ -248,7 +261,7 @@ void SharedMemory::arrive() {
   if (is_complete(arrivals + 1) && board_.sleepers > 0) futex(board_.arrivals, FUTEX_WAKE, INT32_MAX, nullptr);
 }
 
-void SharedMemory::wait_for_all(std::chrono::duration<double> deadline) {
+void SharedMemory::wait_for_all() {
   for (int i = 0; i < spins_; ++i) {
     if (is_complete(board_.arrivals)) return;
     pause_briefly();
@@ -262,30 +275,44 @@ void SharedMemory::wait_for_all(std::chrono::duration<double> deadline) {
     if (waits) futex(board_.arrivals, FUTEX_WAIT, arrivals, &nap);
     --board_.sleepers;
     if (is_complete(board_.arrivals)) return;
-    give_up_if_hopeless(std::chrono::steady_clock::now() - begin, deadline);
+    give_up_if_hopeless(std::chrono::steady_clock::now() - begin);
   }
 }
 
 /// Throws if somebody has given up, or there is a reason to: unless the last one comes just then.
-void SharedMemory::give_up_if_hopeless(std::chrono::duration<double> waited, std::chrono::duration<double> deadline) {
+void SharedMemory::give_up_if_hopeless(std::chrono::duration<double> waited) {
   uint32_t arrivals = board_.arrivals;
   if (is_complete(arrivals)) return;
   if ((arrivals & Board::kBroken) != 0) throw_broken();
-  std::string reason;
-  for (int rank = 0; rank < size_ && reason.empty(); ++rank) {
+  Reason reason;
+  for (int rank = 0; rank < size_ && reason.kind == Reason::none; ++rank) {
     if (place(rank).round == round_) continue;
-    const std::string who = "process " + std::to_string(rank) + " of " + std::to_string(size_);
-    if (watches_[static_cast<size_t>(rank)]->has_ended()) reason = who + " has ended";
-    if (waited > deadline)
-      reason = who + " has not come within " + std::to_string(std::lround(deadline.count())) + " s";
+    if (waited > deadline_) reason = {Reason::has_not_come, rank};
+    if (watches_[static_cast<size_t>(rank)]->has_ended()) reason = {Reason::has_ended, rank};
   }
-  if (reason.empty()) return;
-  place(rank_).has_left = 1;  // before anybody can ask who it was
-  if (board_.arrivals.compare_exchange_strong(arrivals, arrivals | Board::kBroken)) throw std::runtime_error(reason);
+  if (reason.kind == Reason::none) return;
+  place(rank_).reason = reason.word();  // before anybody can ask why
+  place(rank_).has_left = 1;
+  if (board_.arrivals.compare_exchange_strong(arrivals, arrivals | Board::kBroken)) throw_because(reason);
   place(rank_).has_left = 0;  // somebody has come since
+  place(rank_).reason = 0;
 }
 
+void SharedMemory::throw_because(Reason reason) const {
+  const std::string who = "process " + std::to_string(reason.rank) + " of " + std::to_string(size_);
+  if (reason.kind == Reason::has_ended) throw std::runtime_error(who + " has ended");
+  if (reason.kind == Reason::has_not_come) {
+    throw std::runtime_error(who + " has not come within " + std::to_string(std::lround(deadline_.count())) + " s");
+  }
+  throw std::runtime_error(who + " gathers another number of bytes");
+}
+
+/// In the words of who gave up first, so that all name the same process.
 void SharedMemory::throw_broken() const {
+  for (int rank = 0; rank < size_; ++rank) {
+    const Reason reason = Reason::from(place(rank).reason);
+    if (place(rank).has_left != 0 && reason.kind != Reason::none) throw_because(reason);
+  }
   for (int rank = 0; rank < size_; ++rank) {
     if (rank == rank_ || place(rank).has_left == 0) continue;
     throw std::runtime_error("process " + std::to_string(rank) + " of " + std::to_string(size_) +

@@ -32,16 +32,18 @@ class SharedMemory {
  private:
   struct Board;
   struct Place;
+  struct Reason;
   class Mapping;
   class Name;
   class Watch;
 
   SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping);
-  void gather(const std::byte* mine, size_t bytes, std::byte* all, std::chrono::duration<double> deadline);
+  void gather(const std::byte* mine, size_t bytes, std::byte* all);
   void arrive();
-  void wait_for_all(std::chrono::duration<double> deadline);
-  void give_up_if_hopeless(std::chrono::duration<double> waited, std::chrono::duration<double> deadline);
+  void wait_for_all();
+  void give_up_if_hopeless(std::chrono::duration<double> waited);
   void break_up();
+  [[noreturn]] void throw_because(Reason reason) const;
   [[noreturn]] void throw_broken() const;
   bool is_complete(uint32_t arrivals) const;
   Place& place(int rank) const;
@@ -53,6 +55,7 @@ class SharedMemory {
   Board& board_;
   std::vector<std::unique_ptr<Watch>> watches_;
   uint32_t round_ = 0;
+  std::chrono::duration<double> deadline_{};  ///< Of the round.
   int spins_ = 1500;  ///< Looks before it sleeps: about 30 us, more than a message takes and less than being woken up.
 };
 

@@ -53,6 +53,8 @@ def _group_for(processes: Any) -> _Group:
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return _alone()
         processes = torch.distributed.distributed_c10d._get_default_group()
+    if torch.distributed.is_available() and processes == torch.distributed.GroupMember.NON_GROUP_MEMBER:
+        raise TypeError("process_group is a group that this process is not in")
     if hasattr(processes, "py2f"):
         key = ("mpi", id(processes), processes.py2f())  # after Free() MPI gives the number to another communicator
         make = lambda: _ops.group_of_mpi(processes.py2f())
@@ -122,7 +124,13 @@ class _ProcessGroup:
         return self
 
     def __reduce__(self) -> tuple:
-        return (_ProcessGroup, (None,))
+        return (_ProcessGroup, (None,)) if self.processes is None else (_group_that_was_left, ())
+
+
+def _group_that_was_left() -> _ProcessGroup:
+    warnings.warn("syncbn: a SyncBatchNorm was saved that had a process group of its own, which does not go into files: it has that "
+                  "of all processes now, until its process_group is set")
+    return _ProcessGroup(None)
 
 
 # ---- autograd ------------------------------------------------------------------------------------------------------------
@@ -241,12 +249,17 @@ class SyncBatchNorm(_BatchNorm):
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() >= 2 and not (x.is_contiguous() or x.movedim(1, -1).is_contiguous()):
             x = x.contiguous()
-        is_double = x.dtype == torch.float64
+        is_double = self._is_double(x)
         if self.training:
             return self._forward_train(x, is_double)
         if self.running_mean is None or self.running_var is None:
             return torch.nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         return self._normalized(self._layer(is_double, True), _ops.cache.default(), x, _FROZEN)
+
+    def _is_double(self, x: torch.Tensor) -> bool:
+        """The layer's type is that of the parameters, the same in all processes: where x does not go with it, all get the error."""
+        own = self.weight if self.weight is not None else self.running_mean
+        return (x if own is None else own).dtype == torch.float64
 
     # A graph that is compiled breaks here. (The decorator costs 10 us a call, compiled or not.)
     _forward_uncompiled = _outside_graphs(_forward)
