@@ -119,6 +119,25 @@ class Arrays(unittest.TestCase):
             with self.assertRaisesRegex(syncbn.ShapeError, "unknown element type"):
                 layer.forward_train(x.astype("int32" if rank == RANK else "float32"))
         self.assertEqual(layer.num_batches_tracked, 0)
+
+    def test_what_is_no_array_on_one_rank_is_an_error_on_all(self):
+        layer = syncbn.BatchNorm(2, communicator())
+        x = numpy.ones((3, 2), "float32")
+        readonly = x.copy()
+        readonly.flags.writeable = False
+        y, cache = layer.forward_train(x)
+        wrong = [(x.tolist(), None, TypeError, "got list"), (None, None, TypeError, "got NoneType"),
+                 (numpy.ma.array(x, mask=x > 0), None, TypeError, "got MaskedArray"), (x, readonly, ValueError, "read-only")]
+        for rank in range(RANKS):
+            for bad, out, kind, words in wrong:
+                with self.assertRaisesRegex(*((kind, words) if rank == RANK else (syncbn.ShapeError, "unknown element type"))):
+                    layer.forward_train(bad if rank == RANK else x, out=out if rank == RANK else None)
+            with self.assertRaisesRegex(*((TypeError, "got list") if rank == RANK else (syncbn.ShapeError, "unknown element type"))):
+                layer.backward(cache, x.tolist() if rank == RANK else x)
+        self.assertEqual(layer.num_batches_tracked, 1)
+        numpy.testing.assert_array_equal(layer.forward_train(x)[0], y)
+
+    def test_option_errors(self):
         with self.assertRaisesRegex(syncbn.OptionError, "reduction is 'exact', wanted one of fast, reproducible"):
             syncbn.BatchNorm(3, reduction="exact")
         with self.assertRaises(TypeError):
@@ -150,6 +169,9 @@ class Ranks(unittest.TestCase):
             return
         with self.assertRaisesRegex(syncbn.MpiError, "it returned 1"):
             syncbn.Communicator.from_all_gather(RANK, RANKS, lambda mine: mine)
+        with self.assertRaises(syncbn.MpiError) as caught:
+            syncbn.Communicator.from_all_gather(RANK, RANKS, lambda mine: b"" * (1 // 0))
+        self.assertIsInstance(caught.exception.__cause__, ZeroDivisionError)
 
     def test_groups(self):
         pairs = syncbn.Communicator.groups_of(2, WORLD)

@@ -74,7 +74,7 @@ class Communicator:
     @classmethod
     def from_all_gather(cls, rank: int, size: int, all_gather: Callable[[bytes], bytes]) -> "Communicator":
         """`size` processes with something else than MPI: all_gather(mine) returns every rank's bytes, joined in the order of ranks. It
-        should raise when ranks are missing; what it raises becomes an MpiError."""
+        should raise when ranks are missing; what it raises becomes an MpiError, and stands behind it as its cause."""
 
         def call(_context, mine, count, everything):
             try:
@@ -90,7 +90,10 @@ class Communicator:
         self = cls.__new__(cls)
         self._error = None
         self._callback = _c.ALL_GATHER(call)
-        self._handle = _c.made(_c.library.syncbn_communicator_from_callback, rank, size, self._callback, None, None)
+        try:
+            self._handle = _c.made(_c.library.syncbn_communicator_from_callback, rank, size, self._callback, None, None)
+        except Error as error:
+            raise error from self._error
         return self
 
     def __del__(self):
@@ -183,15 +186,17 @@ class BatchNorm:
 
     def _forward(self, call, x, residual, out, cache):
         cache = Cache() if cache is None else cache
-        y = numpy.empty_like(x) if out is None else out
-        _c.check(call(self._handle, _c.tensor(x), _c.tensor(y, True), _c.tensor(residual), cache._handle))
+        y = _c.like(x) if out is None else out
+        status = call(self._handle, _c.tensor(x), _c.tensor(y, True), _c.optional(residual), cache._handle)
+        self._check(status, (x, residual), (y,), x)
         cache._arrays = (x, y)
         return y, cache
 
     def forward_eval(self, x, *, residual=None, out=None):
         """y with the running statistics. Local."""
-        y = numpy.empty_like(x) if out is None else out
-        _c.check(_c.library.syncbn_layer_forward_eval(self._handle, _c.tensor(x), _c.tensor(y, True), _c.tensor(residual)))
+        y = _c.like(x) if out is None else out
+        status = _c.library.syncbn_layer_forward_eval(self._handle, _c.tensor(x), _c.tensor(y, True), _c.optional(residual))
+        self._check(status, (x, residual), (y,), x)
         return y
 
     def backward(self, cache: Cache, dy, *, wants_dx: bool = True, out=None, dresidual=None):
@@ -199,14 +204,27 @@ class BatchNorm:
         may be dy."""
         dx = None
         if wants_dx:
-            dx = numpy.empty_like(dy) if out is None else out
+            dx = _c.like(dy) if out is None else out
         dgamma = dbeta = None
         if self._has_parameters:
             dgamma, dbeta = numpy.empty(self.num_features, self.dtype), numpy.empty(self.num_features, self.dtype)
-        _c.check(_c.library.syncbn_layer_backward(self._handle, cache._handle, _c.tensor(dy), _c.tensor(dx, True),
-                                                  _c.tensor(dresidual, True),
-                                                  _c.address(dgamma), _c.address(dbeta)))
+        status = _c.library.syncbn_layer_backward(self._handle, cache._handle, _c.tensor(dy), _c.optional(dx, True),
+                                                  _c.optional(dresidual, True), _c.address(dgamma), _c.address(dbeta))
+        self._check(status, (dy,), (dx, dresidual), dy)
         return dx, dgamma, dbeta
+
+    def _check(self, status: int, read: tuple, written: tuple, required: Any) -> None:
+        """The error of a call. Where an argument of this rank was no array at all, in those words, with the layer's behind it."""
+        try:
+            _c.check(status)
+        except Error as error:
+            defects = [_c.defect(a) for a in read if a is not None] + [_c.defect(a, True) for a in written if a is not None]
+            if required is None:
+                defects.insert(0, _c.defect(None))
+            own = next((d for d in defects if d is not None), None)
+            if own is not None:
+                raise own from error
+            raise error from getattr(self._communicator, "_error", None)
 
     def _state(self, which: int) -> Optional[numpy.ndarray]:
         data = ctypes.c_void_p()

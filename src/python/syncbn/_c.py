@@ -152,18 +152,34 @@ def type_of(dtype: numpy.dtype) -> int:
 
 
 def tensor(array: Any, is_written: bool = False) -> Any:
-    """How the C interface sees an array, valid during a call; None: no tensor."""
-    if array is None:
-        return None
-    if not isinstance(array, numpy.ndarray):
-        raise TypeError(f"syncbn: wanted a NumPy array, got {type(array).__name__}")
-    if is_written and not array.flags.writeable:
-        raise ValueError("syncbn: the array for the result is read-only")
+    """How the C interface sees an array, valid during a call. What is none has no type: so this rank takes part in the message, and all
+    ranks get the layer's error."""
+    if defect(array, is_written) is not None:
+        return ctypes.byref(_Tensor(None, -1, 1, (ctypes.c_int64 * 1)(0), (ctypes.c_int64 * 1)(1)))
     extents = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
     # Strides that are no multiple of the element's size belong to no dense array.
     strides = (ctypes.c_int64 * max(array.ndim, 1))(*(s // array.itemsize if s % array.itemsize == 0 else -1 for s in array.strides))
     described = _Tensor(array.ctypes.data, type_of(array.dtype), array.ndim, extents, strides)
     return ctypes.byref(described)
+
+
+def optional(array: Any, is_written: bool = False) -> Any:
+    """The same, or no tensor if it is None."""
+    return None if array is None else tensor(array, is_written)
+
+
+def like(array: Any) -> Any:
+    """For the result."""
+    return numpy.empty_like(array) if defect(array) is None else numpy.empty(0)
+
+
+def defect(array: Any, is_written: bool = False) -> Any:
+    """What is wrong with it as seen from Python, as an exception; or None."""
+    if not isinstance(array, numpy.ndarray) or isinstance(array, numpy.ma.MaskedArray):
+        return TypeError(f"syncbn: wanted a NumPy array, got {type(array).__name__}")
+    if is_written and not array.flags.writeable:
+        return ValueError("syncbn: the array for the result is read-only")
+    return None
 
 
 def address(array: Any) -> Any:
