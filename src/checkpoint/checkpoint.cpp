@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 
 #include <fcntl.h>
@@ -51,10 +52,10 @@ std::string behind_links(const std::string& path) {
   return error ? path : target.string();
 }
 
-/// The permissions of a new file: those of the old one, else what the process's mask leaves. Refuses what a file must not replace.
-mode_t mode_for(const std::string& path) {
+/// The permissions of the file that is to be replaced, if there is one. Refuses what a file must not replace.
+std::optional<mode_t> mode_of_old(const std::string& path) {
   struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return 0666;
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
   if (!S_ISREG(status.st_mode))
     throw StateError("[save_safetensors] " + path + " is not a file that could be replaced");
   return status.st_mode & 0777;
@@ -74,9 +75,9 @@ bool write_to_disk(int file, const std::string& bytes) {
 void write_whole(const std::string& path, const std::string& bytes) {
   const std::string target = behind_links(path);
   const std::string temporary = target + ".tmp" + std::to_string(::getpid());
-  const mode_t mode = mode_for(target);
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-  bool is_good = file >= 0 && (mode == 0666 || ::fchmod(file, mode) == 0) && write_to_disk(file, bytes);
+  const std::optional<mode_t> mode = mode_of_old(target);
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode.value_or(0666));
+  bool is_good = file >= 0 && (!mode || ::fchmod(file, *mode) == 0) && write_to_disk(file, bytes);
   if (file >= 0) is_good = ::close(file) == 0 && is_good;
   if (!is_good || std::rename(temporary.c_str(), target.c_str()) != 0) {
     const std::string reason = std::strerror(errno);

@@ -72,9 +72,8 @@ Group::Group(const c10::intrusive_ptr<c10d::ProcessGroup>& processes, double dea
 Group::~Group() { syncbn_communicator_destroy(communicator_); }
 
 void Group::open(int32_t rank, int32_t size, double deadline_seconds) {
-  deadline_ = std::chrono::duration<double>(deadline_seconds);
   try {
-    shared_memory_ = SharedMemory::open(rank, size, gather_);
+    shared_memory_ = SharedMemory::open(rank, size, gather_, std::chrono::duration<double>(deadline_seconds));
   } catch (const std::exception& error) {
     TORCH_CHECK(false, "[Communicator] the processes could not meet: ", error.what());
   }
@@ -85,7 +84,7 @@ int32_t Group::all_gather(void* self, const void* mine, size_t bytes, void* all)
   try {
     const Group& group = *static_cast<Group*>(self);
     if (group.shared_memory_ != nullptr) {
-      group.shared_memory_->all_gather(mine, bytes, all, group.deadline_);
+      group.shared_memory_->all_gather(mine, bytes, all);
     } else {
       group.gather_(mine, bytes, all);
     }

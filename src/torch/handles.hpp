@@ -46,7 +46,6 @@ class Group : public torch::CustomClassHolder {
   c10::weak_intrusive_ptr<c10d::ProcessGroup> processes_{c10::intrusive_ptr<c10d::ProcessGroup>()};
   SharedMemory::Gather gather_;  ///< A message of the processes.
   std::unique_ptr<SharedMemory> shared_memory_;
-  std::chrono::duration<double> deadline_{};
   syncbn_communicator* communicator_ = nullptr;
 };
 

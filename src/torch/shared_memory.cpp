@@ -78,7 +78,7 @@ struct SharedMemory::Place {
 
 /// Why a process gives up: what it is that another one does, in one word that is written at once.
 struct SharedMemory::Reason {
-  enum Kind : uint32_t { none = 0, has_ended, has_not_come, gathers_other_bytes };
+  enum Kind : uint32_t { none = 0, has_ended, has_not_come };
   Kind kind = none;
   int rank = 0;
 
@@ -175,7 +175,8 @@ class SharedMemory::Watch {
   int file_ = -1;
 };
 
-std::unique_ptr<SharedMemory> SharedMemory::open(int rank, int size, const Gather& gather) {
+std::unique_ptr<SharedMemory> SharedMemory::open(int rank, int size, const Gather& gather,
+                                                 std::chrono::duration<double> deadline) {
   if (size == 1) return nullptr;
   Name own(rank);
   char text[64] = "";
@@ -193,11 +194,11 @@ std::unique_ptr<SharedMemory> SharedMemory::open(int rank, int size, const Gathe
   std::vector<char> have_it(static_cast<size_t>(size));
   gather(&has_it, 1, have_it.data());
   if (std::count(have_it.begin(), have_it.end(), 1) != size) return nullptr;
-  return std::unique_ptr<SharedMemory>(new SharedMemory(rank, size, std::move(mapping)));
+  return std::unique_ptr<SharedMemory>(new SharedMemory(rank, size, std::move(mapping), deadline));
 }
 
-SharedMemory::SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping)
-    : rank_(rank), size_(size), mapping_(std::move(mapping)), board_(mapping_->board()) {
+SharedMemory::SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping, std::chrono::duration<double> deadline)
+    : rank_(rank), size_(size), mapping_(std::move(mapping)), board_(mapping_->board()), deadline_(deadline) {
   if (static_cast<unsigned>(size) > std::thread::hardware_concurrency()) spins_ = 1;  // who is awaited needs the core
   for (int other = 0; other < size; ++other) watches_.push_back(std::make_unique<Watch>(place(other)));
 }
@@ -213,9 +214,8 @@ std::byte* SharedMemory::slot(int rank) const {
   return mapping_->slots() + (static_cast<size_t>(rank) * kSets + round_ % kSets) * kCapacity;
 }
 
-void SharedMemory::all_gather(const void* mine, size_t bytes, void* all, std::chrono::duration<double> deadline) {
+void SharedMemory::all_gather(const void* mine, size_t bytes, void* all) {
   try {
-    deadline_ = deadline;
     gather(static_cast<const std::byte*>(mine), bytes, static_cast<std::byte*>(all));
   } catch (...) {
     break_up();
@@ -235,7 +235,6 @@ void SharedMemory::gather(const std::byte* mine, size_t bytes, std::byte* all) {
     for (int rank = 0; rank < size_; ++rank) {
       const uint64_t theirs = place(rank).bytes[round_ % kSets];
       if (theirs != bytes) {
-        place(rank_).reason = Reason{Reason::gathers_other_bytes, rank}.word();
         throw std::runtime_error("process " + std::to_string(rank) + " gathers " + std::to_string(theirs) +
                                  " bytes, process " + std::to_string(rank_) + " " + std::to_string(bytes));
       }
@@ -301,10 +300,7 @@ void SharedMemory::give_up_if_hopeless(std::chrono::duration<double> waited) {
 void SharedMemory::throw_because(Reason reason) const {
   const std::string who = "process " + std::to_string(reason.rank) + " of " + std::to_string(size_);
   if (reason.kind == Reason::has_ended) throw std::runtime_error(who + " has ended");
-  if (reason.kind == Reason::has_not_come) {
-    throw std::runtime_error(who + " has not come within " + std::to_string(std::lround(deadline_.count())) + " s");
-  }
-  throw std::runtime_error(who + " gathers another number of bytes");
+  throw std::runtime_error(who + " has not come within " + std::to_string(std::lround(deadline_.count())) + " s");
 }
 
 /// In the words of who gave up first, so that all name the same process.

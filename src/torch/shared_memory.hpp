@@ -20,14 +20,15 @@ class SharedMemory {
   /// Memory that all `size` processes have mapped, or null on all of them: where they are on several hosts, where there is no
   /// room, or where SYNCBN_SHARED_MEMORY is 0 in one of them. Collective, two messages by `gather`. Nothing is left in
   /// /dev/shm.
-  static std::unique_ptr<SharedMemory> open(int rank, int size, const Gather& gather);
+  static std::unique_ptr<SharedMemory> open(int rank, int size, const Gather& gather,
+                                            std::chrono::duration<double> deadline);
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
   /// Throws if a process has ended, has given up, gathers another number of bytes, or has not come when the deadline is over:
   /// in this round all processes throw, or none. From then on it always throws.
-  void all_gather(const void* mine, size_t bytes, void* all, std::chrono::duration<double> deadline);
+  void all_gather(const void* mine, size_t bytes, void* all);
 
  private:
   struct Board;
@@ -37,7 +38,7 @@ class SharedMemory {
   class Name;
   class Watch;
 
-  SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping);
+  SharedMemory(int rank, int size, std::unique_ptr<Mapping> mapping, std::chrono::duration<double> deadline);
   void gather(const std::byte* mine, size_t bytes, std::byte* all);
   void arrive();
   void wait_for_all();
@@ -53,9 +54,9 @@ class SharedMemory {
   int size_;
   std::unique_ptr<Mapping> mapping_;
   Board& board_;
+  std::chrono::duration<double> deadline_;  ///< Of a round.
   std::vector<std::unique_ptr<Watch>> watches_;
   uint32_t round_ = 0;
-  std::chrono::duration<double> deadline_{};  ///< Of the round.
   int spins_ = 1500;  ///< Looks before it sleeps: about 30 us, more than a message takes and less than being woken up.
 };
 

@@ -188,7 +188,7 @@ class BatchNorm:
         cache = Cache() if cache is None else cache
         y = _c.like(x) if out is None else out
         status = call(self._handle, _c.tensor(x), _c.tensor(y, True), _c.optional(residual), cache._handle)
-        self._check(status, (x, residual), (y,), x)
+        self._check(status, x, (residual,), (y,))
         cache._arrays = (x, y)
         return y, cache
 
@@ -196,7 +196,7 @@ class BatchNorm:
         """y with the running statistics. Local."""
         y = _c.like(x) if out is None else out
         status = _c.library.syncbn_layer_forward_eval(self._handle, _c.tensor(x), _c.tensor(y, True), _c.optional(residual))
-        self._check(status, (x, residual), (y,), x)
+        self._check(status, x, (residual,), (y,))
         return y
 
     def backward(self, cache: Cache, dy, *, wants_dx: bool = True, out=None, dresidual=None):
@@ -210,21 +210,20 @@ class BatchNorm:
             dgamma, dbeta = numpy.empty(self.num_features, self.dtype), numpy.empty(self.num_features, self.dtype)
         status = _c.library.syncbn_layer_backward(self._handle, cache._handle, _c.tensor(dy), _c.optional(dx, True),
                                                   _c.optional(dresidual, True), _c.address(dgamma), _c.address(dbeta))
-        self._check(status, (dy,), (dx, dresidual), dy)
+        self._check(status, dy, (), (dx, dresidual))
         return dx, dgamma, dbeta
 
-    def _check(self, status: int, read: tuple, written: tuple, required: Any) -> None:
+    def _check(self, status: int, required: Any, optional: tuple, written: tuple) -> None:
         """The error of a call. Where an argument of this rank was no array at all, in those words, with the layer's behind it."""
         try:
             _c.check(status)
         except Error as error:
-            defects = [_c.defect(a) for a in read if a is not None] + [_c.defect(a, True) for a in written if a is not None]
-            if required is None:
-                defects.insert(0, _c.defect(None))
+            others = [(a, False) for a in optional] + [(a, True) for a in written]
+            defects = [_c.defect(required)] + [_c.defect(a, is_written) for a, is_written in others if a is not None]
             own = next((d for d in defects if d is not None), None)
             if own is not None:
                 raise own from error
-            raise error from getattr(self._communicator, "_error", None)
+            raise error from getattr(self._communicator, "_error", None) if isinstance(error, MpiError) else None
 
     def _state(self, which: int) -> Optional[numpy.ndarray]:
         data = ctypes.c_void_p()
