@@ -47,7 +47,8 @@ HWY_INLINE Vector halves_added(Vector u, Vector v) {
   return hn::Add(hn::ConcatLowerLower(Doubles(), v, u), hn::ConcatUpperUpper(Doubles(), v, u));
 }
 
-/// The last steps, for kWidth sums at once, whose additions share vectors: lane i is the sum of v[i]'s lanes.
+/// The last steps, for kWidth sums at once, whose additions share vectors: lane i is the sum of v[i]'s lanes. (Each by itself,
+/// in scalars: 8x8 planes in L2 take 1.08 of the time.)
 HWY_INLINE Vector lane_sums_of(const Vector* v) {
   const Doubles d;
   Vector even = v[0], odd = v[1];
